@@ -1,0 +1,239 @@
+//! `posthouse://` addresses: where a relay is and, with a path, which peer lives there.
+//!
+//! The form is `posthouse://<relay id>@<host>:<port>[,<host>:<port>...][/<peer id>]`; an IPv6 host stands
+//! in brackets. This file parses and writes them; it never resolves a name.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use crate::id::{IdError, PeerId, RelayId};
+
+/// What every address starts with.
+pub const SCHEME: &str = "posthouse://";
+
+/// Hosts that one address may name: enough for IPv4, IPv6 and a few spares.
+pub const MAX_HOSTS: usize = 8;
+
+/// Characters of a host name (RFC 1035, section 2.3.4).
+pub const MAX_HOST_CHARS: usize = 253;
+
+/// One place a relay listens at: a name or an IP address, and a UDP port.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HostPort {
+    /// A DNS name, an IPv4 address, or an IPv6 address without its brackets.
+    pub host: String,
+    /// The UDP port; never 0.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl From<std::net::SocketAddr> for HostPort {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let wrong = || AddressError::Host(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                let inner = rest.strip_suffix(']').ok_or_else(wrong)?;
+                inner.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string()
+            }
+            None if host.contains(':') => return Err(AddressError::Brackets(text.to_owned())),
+            None => host.to_ascii_lowercase(),
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if host.is_empty() || host.len() > MAX_HOST_CHARS || !host.chars().all(fits) {
+            return Err(wrong());
+        }
+        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        match port.parse::<u16>() {
+            Ok(port) if digits && port != 0 => Ok(Self { host, port }),
+            _ => Err(AddressError::Port(port.to_owned())),
+        }
+    }
+}
+
+/// Where a relay is: its key and the places it listens at.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RelayAddress {
+    /// The key that the relay must prove to hold.
+    pub relay: RelayId,
+    hosts: Vec<HostPort>,
+}
+
+impl RelayAddress {
+    /// A relay that listens at one place.
+    #[must_use]
+    pub fn new(relay: RelayId, host: HostPort) -> Self {
+        Self { relay, hosts: vec![host] }
+    }
+
+    /// The places it listens at, one at least, in the order to try them.
+    #[must_use]
+    pub fn hosts(&self) -> &[HostPort] {
+        &self.hosts
+    }
+
+    /// The address of a peer whose home is this relay.
+    #[must_use]
+    pub fn peer(&self, peer: PeerId) -> PeerAddress {
+        PeerAddress { relay: self.clone(), peer }
+    }
+}
+
+impl fmt::Display for RelayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}@", self.relay)?;
+        for (i, host) in self.hosts.iter().enumerate() {
+            write!(f, "{}{host}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a peer gets its messages: its home relay and its own key.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerAddress {
+    /// The home relay.
+    pub relay: RelayAddress,
+    /// The peer.
+    pub peer: PeerId,
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.relay, self.peer)
+    }
+}
+
+/// What is wrong with an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// It does not start with [`SCHEME`].
+    #[error("an address starts with {SCHEME}<relay id>@<host>:<port>, this is {0:?}")]
+    Scheme(String),
+    /// Nothing before the `@`, or no `@`.
+    #[error("the relay's id and an @ are missing before the host")]
+    NoRelay,
+    /// The relay's id is none.
+    #[error("the relay's id is wrong: {0}")]
+    Relay(#[source] IdError),
+    /// The peer's id is none.
+    #[error("the peer's id (after the /) is wrong: {0}")]
+    Peer(#[source] IdError),
+    /// A peer's address was wanted, this one names a relay.
+    #[error("this is a relay's address; a peer's has /<peer id> at its end")]
+    NoPeer,
+    /// A relay's address was wanted, this one names a peer.
+    #[error("this is a peer's address; the relay's is the part before /{0}")]
+    NotARelay(String),
+    /// No port.
+    #[error("{0:?} has no port: write <host>:<port>")]
+    NoPort(String),
+    /// The port is no number from 1 to 65535.
+    #[error("{0:?} is no port: use a number from 1 to 65535")]
+    Port(String),
+    /// Neither a name nor an IP address.
+    #[error("{0:?} is no <host>:<port>")]
+    Host(String),
+    /// An IPv6 address without brackets.
+    #[error("{0:?}: an IPv6 address stands in brackets, like [::1]:4433")]
+    Brackets(String),
+    /// More than [`MAX_HOSTS`].
+    #[error("an address names at most {MAX_HOSTS} hosts, this {0}")]
+    TooManyHosts(usize),
+}
+
+fn split(text: &str) -> Result<(RelayAddress, Option<&str>), AddressError> {
+    let rest = text.strip_prefix(SCHEME).ok_or_else(|| AddressError::Scheme(text.chars().take(80).collect()))?;
+    let (rest, path) = match rest.split_once('/') {
+        Some((rest, path)) => (rest, Some(path)),
+        None => (rest, None),
+    };
+    let (relay, hosts) = rest.split_once('@').ok_or(AddressError::NoRelay)?;
+    if relay.is_empty() {
+        return Err(AddressError::NoRelay);
+    }
+    let relay = relay.parse().map_err(AddressError::Relay)?;
+    let count = hosts.split(',').count();
+    if count > MAX_HOSTS {
+        return Err(AddressError::TooManyHosts(count));
+    }
+    let hosts = hosts.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    Ok((RelayAddress { relay, hosts }, path))
+}
+
+impl FromStr for RelayAddress {
+    type Err = AddressError;
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match split(text)? {
+            (relay, None) => Ok(relay),
+            (_, Some(path)) => Err(AddressError::NotARelay(path.chars().take(80).collect())),
+        }
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = AddressError;
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (relay, path) = split(text)?;
+        let path = path.ok_or(AddressError::NoPeer)?;
+        Ok(Self { relay, peer: path.parse().map_err(AddressError::Peer)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relay() -> String {
+        RelayId::from_bytes([7; 32]).to_string()
+    }
+
+    #[test]
+    fn an_address_is_written_and_read_back_the_same() {
+        let peer = PeerId::from_bytes([9; 32]);
+        for hosts in ["127.0.0.1:4433", "[::1]:4433", "relay.example:1,[2001:db8::7]:65535"] {
+            let text = format!("posthouse://{}@{hosts}", relay());
+            assert_eq!(text.parse::<RelayAddress>().unwrap().to_string(), text);
+            let text = format!("{text}/{peer}");
+            assert_eq!(text.parse::<PeerAddress>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_wrong_address_says_what_is_wrong_with_it() {
+        let relay = relay();
+        let wrong = |text: String| text.parse::<RelayAddress>().unwrap_err();
+        assert!(matches!(wrong("http://x".into()), AddressError::Scheme(_)));
+        assert_eq!(wrong("posthouse://host:1".into()), AddressError::NoRelay);
+        assert_eq!(wrong("posthouse://abc@host:1".into()), AddressError::Relay(IdError::Length(3)));
+        assert_eq!(wrong(format!("posthouse://{relay}@host")), AddressError::NoPort("host".into()));
+        for port in ["0", "65536", "+1", ""] {
+            assert_eq!(wrong(format!("posthouse://{relay}@host:{port}")), AddressError::Port(port.into()));
+        }
+        assert_eq!(wrong(format!("posthouse://{relay}@::1:1")), AddressError::Brackets("::1:1".into()));
+        assert_eq!(wrong(format!("posthouse://{relay}@ho st:1")), AddressError::Host("ho st:1".into()));
+        assert!(matches!(wrong(format!("posthouse://{relay}@h:1/x")), AddressError::NotARelay(_)));
+        let hosts = ["h:1"; 9].join(",");
+        assert_eq!(wrong(format!("posthouse://{relay}@{hosts}")), AddressError::TooManyHosts(9));
+        assert_eq!(format!("posthouse://{relay}@h:1").parse::<PeerAddress>(), Err(AddressError::NoPeer));
+        assert!(matches!(format!("posthouse://{relay}@h:1/x").parse::<PeerAddress>(), Err(AddressError::Peer(_))));
+    }
+}

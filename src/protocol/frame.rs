@@ -1,0 +1,137 @@
+//! All frames: one list owns every type number.
+//!
+//! The high byte of a number is the class (01 request, 02 acknowledge, 03 notify), the low byte the packet,
+//! so R:HELLO is 0x0103 and A:HELLO 0x0203. From 0x8000 on a type may be skipped by who does not know it.
+
+use serde::Deserialize;
+
+use super::error::WireError;
+use super::lane::{CloseA, CloseR, WhereA, WhereR};
+use super::limit::{MAX_DEPTH, MAX_LANES_ASKED};
+use super::mailbox::{PageA, PageR, StatusA, StatusR};
+use super::message::{AckA, AckN, AckR, MsgA, MsgN, MsgR};
+use super::session::{GoawayN, HelloA, HelloR, NopN, OpenN};
+
+/// Types from here on are skipped if unknown; below they close the connection.
+pub const FIRST_SKIPPABLE: u16 = 0x8000;
+
+macro_rules! frames {
+    ($($name:ident = $number:literal,)*) => {
+        /// The type of a frame.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum FrameType {
+            $(#[doc = concat!("See [`", stringify!($name), "`](struct@super::", stringify!($name), ").")] $name = $number,)*
+        }
+
+        impl FrameType {
+            /// All types, in the order of the list.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The number on the wire.
+            #[must_use]
+            pub const fn number(self) -> u16 {
+                self as u16
+            }
+
+            /// The type with this number; `None` for one to skip.
+            ///
+            /// # Errors
+            /// [`WireError::UnknownFrame`] for a type that may not be skipped.
+            pub const fn from_number(number: u16) -> Result<Option<Self>, WireError> {
+                match number {
+                    $($number => Ok(Some(Self::$name)),)*
+                    FIRST_SKIPPABLE.. => Ok(None),
+                    _ => Err(WireError::UnknownFrame(number)),
+                }
+            }
+        }
+
+        /// One frame.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Frame {
+            $(#[doc = concat!("See [`", stringify!($name), "`](struct@super::", stringify!($name), ").")] $name($name),)*
+        }
+
+        $(impl From<$name> for Frame {
+            fn from(content: $name) -> Self {
+                Self::$name(content)
+            }
+        })*
+
+        impl Frame {
+            /// Its type.
+            #[must_use]
+            pub const fn frame_type(&self) -> FrameType {
+                match self { $(Self::$name(_) => FrameType::$name),* }
+            }
+
+            /// Reads the content of a frame of this type.
+            ///
+            /// # Errors
+            /// [`WireError::Malformed`] if it is anything but one map of the right shape.
+            pub fn decode(frame: FrameType, content: &[u8]) -> Result<Self, WireError> {
+                let read = match frame { $(FrameType::$name => parse::<$name>(frame, content).map(Self::$name)),* }?;
+                read.check()
+            }
+
+            /// Appends the content, a MessagePack map.
+            pub(super) fn write_content<W: std::io::Write>(&self, to: &mut W) -> Result<(), rmp_serde::encode::Error> {
+                let mut serializer = rmp_serde::Serializer::new(to).with_struct_map();
+                match self { $(Self::$name(content) => serde::Serialize::serialize(content, &mut serializer)),* }
+            }
+        }
+    };
+}
+
+frames! {
+    MsgR = 0x0101,
+    AckR = 0x0102,
+    HelloR = 0x0103,
+    WhereR = 0x0104,
+    CloseR = 0x0105,
+    StatusR = 0x0106,
+    PageR = 0x0107,
+    MsgA = 0x0201,
+    AckA = 0x0202,
+    HelloA = 0x0203,
+    WhereA = 0x0204,
+    CloseA = 0x0205,
+    StatusA = 0x0206,
+    PageA = 0x0207,
+    MsgN = 0x0301,
+    AckN = 0x0302,
+    OpenN = 0x0303,
+    GoawayN = 0x0304,
+    NopN = 0x8301,
+}
+
+fn parse<'de, T: Deserialize<'de>>(frame: FrameType, content: &'de [u8]) -> Result<T, WireError> {
+    let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(content));
+    decoder.set_max_depth(MAX_DEPTH);
+    let malformed = |detail: String| WireError::Malformed { frame, detail };
+    // A content that is no map could still fill a struct as a list: refuse it by its first byte.
+    if !matches!(content.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
+        return Err(malformed("the content is not a map".to_owned()));
+    }
+    let value = T::deserialize(&mut decoder).map_err(|error| malformed(error.to_string()))?;
+    if decoder.position() != content.len() as u64 {
+        return Err(malformed("bytes follow the map".to_owned()));
+    }
+    Ok(value)
+}
+
+impl Frame {
+    /// The rules that single fields cannot know.
+    fn check(self) -> Result<Self, WireError> {
+        let bad = |what| Err(WireError::BadValue { frame: self.frame_type(), what });
+        match &self {
+            Self::WhereR(ask) if ask.lanes.len() > MAX_LANES_ASKED => bad("too many lanes"),
+            Self::WhereR(ask) if ask.lanes.iter().any(|lane| lane.from == 0 || lane.from > lane.to) => {
+                bad("a range of numbers starts at 1 and is not reversed")
+            }
+            Self::CloseR(close) if close.lanes.len() > MAX_LANES_ASKED => bad("too many lanes"),
+            _ => Ok(self),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What must survive: the relay's mailboxes and lane rows, behind one trait.
+//!
+//! The relay reaches its store through [`RelayStore`] alone, because other engines than the embedded one are
+//! meant to come beside it. Writes are batches of [`Op`]s; all sessions' batches meet in one writer, which
+//! gathers them into one transaction, syncs it, and only then answers (LAW 1). Batches are carried out in the
+//! order of their submission, so a question asked after a change sees that change. Reads have transactions of
+//! their own, none of which outlives one page, and never wait for the writer.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{LaneKey, PeerId, StoreId};
+use crate::protocol::{Answer, Durability, Envelope, Exception, LaneState, Order, RejectReason, Status, Taken};
+use crate::ranges::Ranges;
+use crate::time::UnixMillis;
+
+/// A future that a store returns. Dropping it gives up the answer, never the work.
+pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
+
+/// The durable half of a relay.
+///
+/// # Contract
+/// - One batch is one unit: either all of its operations happened when the reply is `Ok`, or none ever will
+///   when it is `Err`, except after [`StoreError::Fatal`] or a crash, when either may be true.
+/// - A batch that was answered survives kill -9 and a power cut.
+/// - `seq` grows by at least one with each message of a mailbox, in the order of commits, and is never given
+///   twice: not after a restart, and not after a restore.
+/// - A batch with a fence older than the newest session of its peer and device changes nothing and is
+///   answered [`StoreError::Superseded`].
+/// - Taking a message out of a mailbox and recording its outcome in the lane's row are one commit (LAW 3).
+pub trait RelayStore: Send + Sync + std::fmt::Debug {
+    /// Which life of which store this is.
+    fn store_id(&self) -> StoreId;
+
+    /// What an answered batch has survived.
+    fn durability(&self) -> Durability;
+
+    /// The addresses of the clients whose sessions were open when the store was last left without a word.
+    fn interrupted(&self) -> Vec<SocketAddr>;
+
+    /// Carries out a batch.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the batch.
+    fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>>;
+
+    /// Takes up to `limit` messages whose time has run out from their mailboxes, records their outcomes, and
+    /// says when to come again. Lane rows that nothing needs any more go as well.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the work.
+    fn expire(&self, limit: usize) -> Reply<Expired>;
+
+    /// Reads a page of a mailbox.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe.
+    fn page(&self, query: Query) -> Reply<Page>;
+
+    /// Counts what waits in a mailbox, from one sender alone if one is named.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe.
+    fn status(&self, mailbox: PeerId, sender: Option<PeerId>) -> Reply<Status>;
+
+    /// Follows the messages that are committed to a mailbox from now on.
+    fn watch(&self, mailbox: PeerId) -> Watch;
+}
+
+/// The session that a batch comes from. Of one peer and device only the newest epoch may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// Whose session: also the submitter of what it sends, and the owner of the mailbox it empties.
+    pub peer: PeerId,
+    /// Which of the peer's devices.
+    pub device: u64,
+    /// Grows with each session of the process.
+    pub epoch: u64,
+}
+
+/// One step of a batch.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// A session begins: every older one of this peer and device is fenced off, the mailbox is made if there
+    /// is none or made lasting if it was provisional, and marked as handing out.
+    /// Answer: [`Done::Opened`].
+    Open {
+        /// Where the client is, to wake it after a crash.
+        remote: SocketAddr,
+    },
+    /// A session ends: what it may have handed out is remembered. Answer: [`Done::Done`].
+    End {
+        /// The highest `seq` it handed out; 0 for none.
+        handed_out: u64,
+    },
+    /// A message arrives. Answer: [`Done::Answered`].
+    Append(Append),
+    /// The recipient answered for messages. Answer: [`Done::Settled`].
+    Settle {
+        /// The store that gave the `seq`s; another one's are ignored.
+        store: StoreId,
+        /// What the application said. A `seq` above `handed_out`, or no longer there, is ignored.
+        answers: Taken,
+        /// The highest `seq` that this session handed out.
+        handed_out: u64,
+    },
+    /// What became of these numbers? Answer: [`Done::Lanes`].
+    Where(Vec<(LaneKey, u64, u64)>),
+    /// The submitter needs these rows no longer; one with something pending stays. Answer: [`Done::Done`].
+    Close(Vec<LaneKey>),
+}
+
+/// A message to decide about (docs/PROTOCOL.md, "Admission").
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The message.
+    pub envelope: Envelope,
+    /// Its sender's signature, if it came with one.
+    pub signature: Option<[u8; 64]>,
+    /// The last number of the lane that the submitter believes to be stored here.
+    pub prev: u64,
+    /// What remains of its lifetime, clamped; zero if none.
+    pub ttl: Duration,
+    /// A reason to refuse it for good that the relay found before asking.
+    pub refuse: Option<RejectReason>,
+}
+
+/// The answer to one [`Op`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing to say.
+    Done,
+    /// The session is open.
+    Opened {
+        /// The mailbox's highest `seq` so far.
+        watermark: u64,
+        /// What waits.
+        status: Status,
+    },
+    /// The message was decided about.
+    Answered {
+        /// For MSG:A.
+        answer: Answer,
+        /// This final refusal left no row: the session has to give the same answer again by itself.
+        remember: bool,
+    },
+    /// Outcomes to tell their submitters.
+    Settled(Vec<Settled>),
+    /// The rows asked about, in the order of the question.
+    Lanes(Vec<LaneState>),
+}
+
+/// Outcomes of one lane, for its submitter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Who has to be told: the sender or its relay.
+    pub submitter: PeerId,
+    /// Whose messages.
+    pub lane: LaneKey,
+    /// The numbers that were delivered.
+    pub delivered: Ranges,
+    /// The numbers that ended otherwise.
+    pub exceptions: Vec<Exception>,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// Outcomes to tell their submitters.
+    pub settled: Vec<Settled>,
+    /// When the next message runs out, if any waits; a date already past means: more is due now.
+    pub next: Option<UnixMillis>,
+}
+
+/// Which messages of a mailbox to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Query {
+    /// Whose.
+    pub mailbox: PeerId,
+    /// From which end.
+    pub order: Order,
+    /// Behind which `seq`; `None` begins at that end.
+    pub cursor: Option<u64>,
+    /// Only from this sender.
+    pub sender: Option<PeerId>,
+    /// At most so many.
+    pub max_messages: u64,
+    /// At most so many bytes of envelopes, but one message at least.
+    pub max_bytes: u64,
+}
+
+/// Some messages of a mailbox. Those whose time has run out are left out.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In the order asked for.
+    pub messages: Vec<Arc<Stored>>,
+    /// Where the next page goes on: the last `seq` looked at, or the query's own cursor.
+    pub cursor: Option<u64>,
+    /// Messages in the mailbox, of that sender if one was named.
+    pub remaining: u64,
+    /// Nothing lies beyond.
+    pub complete: bool,
+}
+
+/// A message in a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place.
+    pub seq: u64,
+    /// Who submitted it: its sender, or the sender's relay.
+    pub submitter: PeerId,
+    /// The message.
+    pub envelope: Envelope,
+    /// Its sender's signature, if it came with one.
+    pub signature: Option<[u8; 64]>,
+    /// When its time runs out, by this relay's clock.
+    pub expires: UnixMillis,
+}
+
+/// Why a store did not do what it was asked to.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A newer session of the same peer and device took over. The caller's session is finished.
+    #[error("a newer session of this peer took over")]
+    Superseded,
+    /// Reading or writing failed; nothing of the batch was kept. It may work later: the store reopens itself.
+    #[error("the store does not work at the moment: {0}")]
+    Unavailable(Arc<str>),
+    /// Syncing to the disk failed. What the disk holds is unknown, so nothing is tried again: the process has
+    /// to end and start anew.
+    #[error("syncing to the disk failed ({0}); the process has to be started again")]
+    Fatal(Arc<str>),
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a mailbox may hold, and the like. Every number has its default in DESIGN section 10.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Messages in one mailbox.
+    pub mailbox_messages: u64,
+    /// Bytes in one mailbox, envelopes included.
+    pub mailbox_bytes: u64,
+    /// What one pair may take of it, in percent.
+    pub pair_percent: u64,
+    /// Whether a message for a peer never seen opens a provisional mailbox; else it is `unknown_peer`.
+    pub open: bool,
+    /// Messages in a provisional mailbox.
+    pub provisional_messages: u64,
+    /// Bytes in a provisional mailbox.
+    pub provisional_bytes: u64,
+    /// Provisional mailboxes that one submitter may cause.
+    pub provisional_per_submitter: u64,
+    /// Provisional mailboxes of the whole relay.
+    pub provisional_total: u64,
+    /// Lane rows of one submitter.
+    pub lanes_per_submitter: u64,
+    /// Lane rows of one submitter and pair.
+    pub lanes_per_pair: u64,
+    /// How long a lane's row stays after the last of its messages has its outcome: the longest lifetime.
+    pub lane_rest: Duration,
+    /// Bytes that must stay free on the disk for new messages to be accepted.
+    pub min_free_bytes: u64,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self {
+            mailbox_messages: 100_000,
+            mailbox_bytes: 1 << 30,
+            pair_percent: 50,
+            open: true,
+            provisional_messages: 1_000,
+            provisional_bytes: 1 << 20,
+            provisional_per_submitter: 1_000,
+            provisional_total: 100_000,
+            lanes_per_submitter: 1_000_000,
+            lanes_per_pair: 10_000,
+            lane_rest: crate::protocol::limit::MAX_TTL,
+            min_free_bytes: 256 << 20,
+        }
+    }
+}
+
+mod watch;
+pub use watch::{News, Watch, Watchers};
