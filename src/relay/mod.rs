@@ -1,0 +1,251 @@
+//! The relay node: takes connections, keeps what arrives, hands it on, and tells the senders.
+//!
+//! ```text
+//!  accept ──> session ──┬── submit   HELLO; MSG:R -> store -> MSG:A; WHERE, CLOSE
+//!               │       ├── notify   store -> MSG:N; ACK:R -> store; ACK:N out
+//!            registry   └── sync     STATUS, PAGE
+//!               │
+//!             sweep     what runs out of time
+//! ```
+//!
+//! One task per session runs its streams side by side, so nothing of a session outlives it. All state that
+//! has to last is in the store; what is here can be lost at any time (LAW 2).
+
+mod accept;
+mod gate;
+mod notify;
+mod registry;
+mod session;
+mod submit;
+mod sweep;
+mod sync;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::address::{HostPort, RelayAddress};
+use crate::id::RelayId;
+use crate::identity::Identity;
+use crate::protocol::{CloseCode, limit};
+use crate::random::SharedEntropy;
+use crate::store::{RelayStore, StoreError};
+use crate::time::SharedClock;
+use crate::transport::{BindError, Determinism, RelayEndpoint, Socket, TransportLimits};
+use registry::Registry;
+
+/// Clients woken in one go after a crash, and the pause between: 2,000 a second, so that they do not all
+/// come back at once.
+const WAKES_AT_ONCE: usize = 20;
+const WAKE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What a relay lets its clients do. The store has its own limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// The largest body, bytes. At most [`MAX_BODY_BYTES`](limit::MAX_BODY_BYTES), which is the default.
+    pub body_bytes: usize,
+    /// The lifetimes that messages may have: what a sender names is clamped.
+    pub min_ttl: Duration,
+    /// See `min_ttl`.
+    pub max_ttl: Duration,
+    /// Connections at one time. 100,000.
+    pub connections: usize,
+    /// New connections from one address in one second, before it has to prove itself by a Retry; at sixteen
+    /// times as many they are refused. 64.
+    pub connections_per_address: u32,
+    /// ACK:N ranges that may wait for one session; beyond, it is closed and asks with R:WHERE. 10,000.
+    pub outcome_ranges: usize,
+    /// Limits of connections.
+    pub transport: TransportLimits,
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes: limit::MAX_BODY_BYTES,
+            min_ttl: limit::MIN_TTL,
+            max_ttl: limit::MAX_TTL,
+            connections: 100_000,
+            connections_per_address: 64,
+            outcome_ranges: 10_000,
+            transport: TransportLimits::default(),
+        }
+    }
+}
+
+/// All that a relay is made of. Everything it would otherwise take from its surroundings is in here.
+#[derive(Debug)]
+pub struct RelayOptions {
+    /// Its key.
+    pub identity: Identity,
+    /// Where it listens.
+    pub socket: Socket,
+    /// Where it keeps things.
+    pub store: Arc<dyn RelayStore>,
+    /// Its clock.
+    pub clock: SharedClock,
+    /// Its chance.
+    pub entropy: SharedEntropy,
+    /// What it lets clients do.
+    pub limits: RelayLimits,
+    /// Makes TLS predictable; for simulation alone.
+    pub determinism: Option<Determinism>,
+}
+
+/// A running relay. Dropping it stops it like a crash would; [`shutdown`](Relay::shutdown) is the polite way.
+#[derive(Debug)]
+pub struct Relay {
+    node: Arc<Node>,
+    local: SocketAddr,
+    tasks: JoinSet<()>,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(crate) struct Node {
+    id: RelayId,
+    endpoint: RelayEndpoint,
+    store: Arc<dyn RelayStore>,
+    clock: SharedClock,
+    limits: RelayLimits,
+    registry: Registry,
+    epochs: AtomicU64,
+    /// Why everything ends, once it does.
+    ending: watch::Sender<Option<Ending>>,
+}
+
+/// Why a relay ends.
+#[derive(Debug, Clone)]
+enum Ending {
+    Asked,
+    Broken(StoreError),
+}
+
+impl Relay {
+    /// Starts a relay on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] if it cannot listen: a local matter.
+    pub fn start(options: RelayOptions) -> Result<Self, BindError> {
+        let RelayOptions { identity, socket, store, clock, entropy, limits, determinism } = options;
+        let endpoint = RelayEndpoint::bind(socket, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
+        let local = endpoint.local_addr()?;
+        let node = Arc::new(Node {
+            id: identity.relay_id(),
+            endpoint,
+            store,
+            clock,
+            registry: Registry::new(limits.outcome_ranges),
+            limits,
+            epochs: AtomicU64::new(1),
+            ending: watch::Sender::new(None),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept::run(node.clone()));
+        tasks.spawn(sweep::run(node.clone()));
+        tasks.spawn(wake_interrupted(node.clone()));
+        tracing::info!(relay = %node.id, %local, store = %node.store.store_id(), "relay started");
+        Ok(Self { node, local, tasks })
+    }
+
+    /// Where it listens: the real port, if 0 was asked for.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The address to give to clients, if they reach it at `host`.
+    #[must_use]
+    pub fn address(&self, host: HostPort) -> RelayAddress {
+        RelayAddress::new(self.node.id, host)
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.node.registry.len()
+    }
+
+    /// Waits until the relay cannot go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Fatal`] when the store's disk fails to sync. The process has to end.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn failed(&self) -> StoreError {
+        let mut ending = self.node.ending.subscribe();
+        let broken = ending.wait_for(|ending| matches!(ending, Some(Ending::Broken(_)))).await;
+        match broken.ok().and_then(|ending| ending.clone()) {
+            Some(Ending::Broken(error)) => error,
+            _ => StoreError::Closed,
+        }
+    }
+
+    /// Stops politely: refuses new connections, tells every client, finishes what is begun.
+    ///
+    /// # Cancel safety
+    /// Dropped halfway, the rest is stopped as by a crash: nothing that was promised is lost.
+    pub async fn shutdown(mut self) {
+        self.node.end(Ending::Asked);
+        while self.tasks.join_next().await.is_some() {}
+        self.node.endpoint.close(CloseCode::GoingAway, "the relay stops");
+        self.node.endpoint.wait_idle().await;
+        tracing::info!("relay stopped");
+    }
+}
+
+impl Node {
+    fn next_epoch(&self) -> u64 {
+        self.epochs.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn end(&self, ending: Ending) {
+        self.ending.send_if_modified(|now| {
+            // A broken store is the worse news.
+            let news = matches!((&*now, &ending), (None, _) | (Some(Ending::Asked), Ending::Broken(_)));
+            if news {
+                *now = Some(ending.clone());
+            }
+            news
+        });
+    }
+
+    /// The store failed at something: if it is for good, the relay ends.
+    fn store_failed(&self, error: &StoreError) {
+        if matches!(error, StoreError::Fatal(_) | StoreError::Closed) {
+            tracing::error!(%error, "the store cannot be used any more");
+            self.end(Ending::Broken(error.clone()));
+        }
+    }
+
+    /// Waits until the relay ends.
+    async fn ended(&self) {
+        let mut ending = self.ending.subscribe();
+        // The sender lives in self, so the wait ends with news alone.
+        let _news = ending.wait_for(Option::is_some).await.is_ok();
+    }
+}
+
+/// Tells the clients of sessions that a crash cut off that the relay is back: an idle one would notice at its
+/// next keep-alive only.
+async fn wake_interrupted(node: Arc<Node>) {
+    let interrupted = node.store.interrupted();
+    for some in interrupted.chunks(WAKES_AT_ONCE) {
+        for client in some {
+            node.endpoint.wake(*client);
+        }
+        tokio::select! {
+            biased;
+            () = node.ended() => return,
+            () = tokio::time::sleep(WAKE_PAUSE) => {}
+        }
+    }
+    if !interrupted.is_empty() {
+        tracing::info!(clients = interrupted.len(), "told the clients of the last run that the relay is back");
+    }
+}

@@ -1,0 +1,294 @@
+//! The notify stream: pushes messages within the client's credit, takes its answers, tells outcomes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
+use crate::delivery::PushWindow;
+use crate::id::{LaneKey, PeerId};
+use crate::protocol::{AckA, AckR, CloseCode, Frame, MsgN, Order, Taken};
+use crate::ranges::Ranges;
+use crate::store::{Done, Op, Page, Query, Reply, Settled, Stored, Watch};
+use crate::time::{UnixMillis, millis, sleep_until};
+use crate::transport::{FrameReceiver, FrameSender};
+
+/// Batches of answers that the store may be busy with; the next are read when one is done.
+const SETTLING: usize = 8;
+
+/// ACK:R taken together to the store.
+const BATCH_FRAMES: usize = 256;
+
+/// Serves the notify stream.
+pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameReceiver) -> Result<Infallible, End> {
+    let mut notify = Notify {
+        session,
+        sender,
+        receiver,
+        window: PushWindow::new(session.credit_messages, session.credit_bytes, session.ack_timeout),
+        push: Push::Waiting,
+        settling: VecDeque::new(),
+    };
+    let mut live = session.live.subscribe();
+    loop {
+        let writable = notify.sender.pending_bytes() < SEND_BUFFER_BYTES;
+        if writable {
+            notify.tell_outcomes().await?;
+            notify.push_messages().await?;
+        }
+        let clock = &*session.node.clock;
+        let timeout = notify.window.next_timeout();
+        let hungry = writable && notify.window.room() > 0;
+        tokio::select! {
+            biased;
+            frame = notify.receiver.next(), if notify.settling.len() < SETTLING => match frame? {
+                Some(frame) => notify.receive(frame).await?,
+                None => return Err(End::Close(CloseCode::Done, "the client finished")),
+            },
+            done = settled(&mut notify.settling) => notify.on_settled(done?),
+            page = notify.push.news(), if hungry => notify.push.learn(page?),
+            () = session.seat.outcomes.changed(), if writable => {}
+            begins = live.wait_for(Option::is_some), if matches!(notify.push, Push::Waiting) => {
+                let cursor = begins.ok().and_then(|begins| *begins).unwrap_or(0);
+                // Watched first, then read: nothing committed in between is missed.
+                notify.push = Push::Live(Live {
+                    watch: session.node.store.watch(session.peer),
+                    cursor,
+                    queue: VecDeque::new(),
+                    behind: true,
+                    reading: None,
+                });
+            }
+            () = sleep_until(clock, timeout), if timeout.is_some() => notify.repeat(writable).await?,
+            flushed = notify.sender.flush(), if !writable => flushed?,
+        }
+    }
+}
+
+struct Notify<'a> {
+    session: &'a Session,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+    window: PushWindow<Arc<Stored>>,
+    push: Push,
+    settling: VecDeque<Settling>,
+}
+
+/// Answers on their way into the store, and the outcomes told in advance: a *delivered* need not wait for the
+/// disk (LAW 3).
+struct Settling {
+    reply: Reply<Vec<Done>>,
+    told: BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>,
+}
+
+enum Push {
+    /// The client reads its backlog first.
+    Waiting,
+    Live(Live),
+}
+
+struct Live {
+    watch: Watch,
+    /// The last `seq` that was pushed or passed over.
+    cursor: u64,
+    queue: VecDeque<Arc<Stored>>,
+    /// The store may hold more behind `cursor` than the watch tells.
+    behind: bool,
+    reading: Option<Reply<Page>>,
+}
+
+impl Push {
+    /// Waits for more to push: from the store after falling behind, else from the watch.
+    async fn news(&mut self) -> Result<Option<Page>, End> {
+        match self {
+            Self::Live(Live { reading: Some(reading), .. }) => {
+                let page = reading.await;
+                if let Self::Live(live) = self {
+                    live.reading = None;
+                }
+                Ok(Some(page?))
+            }
+            Self::Live(live) if live.queue.is_empty() && !live.behind => {
+                live.watch.changed().await;
+                Ok(None)
+            }
+            // Something is there already, or nothing may be pushed yet.
+            Self::Live(_) | Self::Waiting => std::future::pending().await,
+        }
+    }
+
+    fn learn(&mut self, page: Option<Page>) {
+        let Self::Live(live) = self else { return };
+        match page {
+            Some(page) => {
+                live.behind = !page.complete;
+                live.queue.extend(page.messages.into_iter().filter(|message| message.seq > live.cursor));
+            }
+            None => {
+                let news = live.watch.take(usize::MAX);
+                live.behind |= news.lagged;
+                live.queue.extend(news.messages.into_iter().filter(|message| message.seq > live.cursor));
+            }
+        }
+    }
+}
+
+impl Notify<'_> {
+    async fn tell_outcomes(&self) -> Result<(), End> {
+        for frame in self.session.seat.outcomes.take(self.session.peer) {
+            self.sender.send(&frame.into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Pushes what the credit allows, and begins to read more if the store holds it.
+    async fn push_messages(&mut self) -> Result<(), End> {
+        let Push::Live(live) = &mut self.push else { return Ok(()) };
+        let node = &self.session.node;
+        let (now, date) = (node.clock.now(), node.clock.date());
+        while let Some(next) = live.queue.front() {
+            let bytes = next.envelope.bytes().len();
+            if !self.window.admits(bytes) || self.sender.pending_bytes() >= SEND_BUFFER_BYTES {
+                return Ok(());
+            }
+            let Some(next) = live.queue.pop_front() else { break };
+            live.cursor = live.cursor.max(next.seq);
+            if next.expires <= date {
+                continue;
+            }
+            self.session.hand_out(next.seq);
+            self.sender.send(&message(&next, date, 1).into()).await?;
+            self.window.push(now, next.seq, bytes, next);
+        }
+        if live.behind && live.reading.is_none() && self.window.room() > 0 {
+            live.reading = Some(node.store.page(Query {
+                mailbox: self.session.peer,
+                order: Order::Oldest,
+                cursor: Some(live.cursor),
+                sender: None,
+                max_messages: self.window.room() as u64,
+                max_bytes: self.session.credit_bytes as u64,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Sends again what is unanswered for too long. A client that does not even read is only counted against.
+    async fn repeat(&mut self, writable: bool) -> Result<(), End> {
+        let node = &self.session.node;
+        let (now, date) = (node.clock.now(), node.clock.date());
+        let stalled = |_| End::Close(CloseCode::Stalled, "a message stayed unacknowledged through the last attempt");
+        for repeat in self.window.on_timeout(now).map_err(stalled)? {
+            if repeat.item.expires <= date {
+                // Its outcome is the sweep's to tell. Nothing is handed out after its time.
+                self.window.answered(repeat.seq);
+                continue;
+            }
+            if writable {
+                self.sender.send(&message(&repeat.item, date, repeat.attempt).into()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes this frame and those that came with it.
+    async fn receive(&mut self, first: Frame) -> Result<(), End> {
+        let mut answers = Taken::default();
+        let mut newest = None;
+        let mut frame = Some(first);
+        let mut frames = 0;
+        while let Some(taken) = frame.take() {
+            match taken {
+                Frame::AckR(ack) => {
+                    newest = Some(ack.request);
+                    self.gather(ack, &mut answers);
+                }
+                Frame::NopN(_) => {}
+                other => return Err(unexpected(other.frame_type(), "on the notify stream")),
+            }
+            frames += 1;
+            if frames < BATCH_FRAMES {
+                frame = self.receiver.try_buffered()?;
+            }
+        }
+        let Some(request) = newest else { return Ok(()) };
+        if !answers.is_empty() {
+            self.settle(answers);
+        }
+        self.sender.send(&AckA { request }.into()).await?;
+        Ok(())
+    }
+
+    fn gather(&self, ack: AckR, answers: &mut Taken) {
+        if ack.store == self.session.node.store.store_id() {
+            answers.taken.extend(&ack.answers.taken);
+            answers.refused.extend(ack.answers.refused);
+        }
+    }
+
+    /// Gives answers to the store, and tells the senders of what was taken without waiting for the disk.
+    fn settle(&mut self, answers: Taken) {
+        let node = &self.session.node;
+        let mut told: BTreeMap<_, (Option<u64>, Ranges)> = BTreeMap::new();
+        for (from, to) in answers.taken.iter() {
+            for seq in self.window.within(from, to) {
+                if let Some(stored) = self.window.answered(seq) {
+                    let header = stored.envelope.header();
+                    told.entry((stored.submitter, header.lane_key())).or_default().1.insert(header.n);
+                }
+            }
+        }
+        for refusal in &answers.refused {
+            self.window.answered(refusal.seq);
+        }
+        let settle =
+            Op::Settle { store: node.store.store_id(), answers, handed_out: self.session.handed_out() };
+        let reply = node.store.submit(self.session.fence, vec![settle]);
+        for ((submitter, lane), (epoch, delivered)) in &mut told {
+            let settled =
+                Settled { submitter: *submitter, lane: *lane, delivered: delivered.clone(), exceptions: Vec::new() };
+            *epoch = node.registry.tell(&settled);
+        }
+        self.settling.push_back(Settling { reply, told });
+    }
+
+    /// Answers are durable: tells what was not told in advance, or told to a session that was replaced since.
+    fn on_settled(&self, (done, told): (Vec<Done>, BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>)) {
+        let registry = &self.session.node.registry;
+        for done in done {
+            let Done::Settled(all) = done else { continue };
+            for settled in all {
+                let in_advance = told.get(&(settled.submitter, settled.lane)).is_some_and(|(epoch, numbers)| {
+                    *epoch == registry.epoch(settled.submitter)
+                        && settled.exceptions.is_empty()
+                        && settled.delivered.iter().all(|(from, to)| numbers.range_of(from).is_some_and(|range| range.1 >= to))
+                });
+                if !in_advance {
+                    registry.tell(&settled);
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the oldest answers to be in the store; for ever if there are none. Cancel-safe.
+async fn settled(
+    settling: &mut VecDeque<Settling>,
+) -> Result<(Vec<Done>, BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>), End> {
+    let Some(oldest) = settling.front_mut() else { return std::future::pending().await };
+    // On an error the session ends: its client comes back, and what it took is acknowledged again.
+    let done = (&mut oldest.reply).await?;
+    let told = settling.pop_front().map(|oldest| oldest.told).unwrap_or_default();
+    Ok((done, told))
+}
+
+/// A stored message as it travels.
+pub(super) fn message(stored: &Stored, date: UnixMillis, attempt: u64) -> MsgN {
+    MsgN {
+        seq: stored.seq,
+        ttl_ms: millis(date.until(stored.expires)),
+        attempt,
+        envelope: stored.envelope.bytes().clone(),
+        signature: stored.signature,
+    }
+}

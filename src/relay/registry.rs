@@ -1,0 +1,187 @@
+//! Who is connected: one seat per peer and device, the newest session in it, and the outcomes it is to be told.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::id::{LaneKey, PeerId};
+use crate::protocol::{AckN, CloseCode, Exception};
+use crate::ranges::Ranges;
+use crate::store::{Fence, Settled};
+use crate::transport::Connection;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here panics halfway through a change, so a poisoned lock still guards a whole value.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All sessions of this relay.
+#[derive(Debug)]
+pub(super) struct Registry {
+    outcome_ranges: usize,
+    seats: Mutex<HashMap<PeerId, Vec<Arc<Seat>>>>,
+}
+
+/// A session, as others see it.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) fence: Fence,
+    connection: Connection,
+    pub(super) outcomes: OutcomeQueue,
+}
+
+impl Registry {
+    pub(super) fn new(outcome_ranges: usize) -> Self {
+        Self { outcome_ranges, seats: Mutex::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        lock(&self.seats).values().map(Vec::len).sum()
+    }
+
+    /// A session begins. The one it replaces is told and closed. `None` if it is itself the older one.
+    pub(super) fn enter(&self, fence: Fence, connection: Connection) -> Option<Arc<Seat>> {
+        let seat = Arc::new(Seat { fence, connection, outcomes: OutcomeQueue::new(self.outcome_ranges) });
+        let mut seats = lock(&self.seats);
+        let devices = seats.entry(fence.peer).or_default();
+        match devices.iter_mut().find(|seat| seat.fence.device == fence.device) {
+            Some(old) if old.fence.epoch > fence.epoch => return None,
+            Some(old) => {
+                old.connection.close(CloseCode::Superseded, "a newer session of this peer took over");
+                *old = seat.clone();
+            }
+            None => devices.push(seat.clone()),
+        }
+        Some(seat)
+    }
+
+    /// A session ended.
+    pub(super) fn leave(&self, fence: Fence) {
+        let mut seats = lock(&self.seats);
+        if let Some(devices) = seats.get_mut(&fence.peer) {
+            devices.retain(|seat| seat.fence != fence);
+            if devices.is_empty() {
+                seats.remove(&fence.peer);
+            }
+        }
+    }
+
+    /// Queues outcomes for whoever submitted those messages. The epoch of the session that will be told, if
+    /// one is there: the others learn it by R:WHERE.
+    pub(super) fn tell(&self, settled: &Settled) -> Option<u64> {
+        let seats = lock(&self.seats);
+        let devices = seats.get(&settled.submitter)?;
+        for seat in devices {
+            if !seat.outcomes.add(settled) {
+                seat.connection.close(CloseCode::Overflow, "too many outcomes wait; ask with R:WHERE");
+            }
+        }
+        devices.iter().map(|seat| seat.fence.epoch).max()
+    }
+
+    /// The newest session of this peer, if it has one.
+    pub(super) fn epoch(&self, peer: PeerId) -> Option<u64> {
+        lock(&self.seats).get(&peer)?.iter().map(|seat| seat.fence.epoch).max()
+    }
+
+    /// Closes every session.
+    pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
+        for seat in lock(&self.seats).values().flatten() {
+            seat.connection.close(code, reason);
+        }
+    }
+}
+
+/// Outcomes that wait to be told to one session, gathered by lane, so that they melt into ranges.
+#[derive(Debug)]
+pub(super) struct OutcomeQueue {
+    max_ranges: usize,
+    waiting: Mutex<Waiting>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lanes: BTreeMap<LaneKey, (Ranges, Vec<Exception>)>,
+    ranges: usize,
+}
+
+impl OutcomeQueue {
+    fn new(max_ranges: usize) -> Self {
+        Self { max_ranges, waiting: Mutex::default(), notify: Notify::new() }
+    }
+
+    /// Adds outcomes; false if too many wait.
+    fn add(&self, settled: &Settled) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let (delivered, exceptions) = waiting.lanes.entry(settled.lane).or_default();
+        let before = delivered.len() + exceptions.len();
+        delivered.extend(&settled.delivered);
+        exceptions.extend(settled.exceptions.iter().cloned());
+        let after = delivered.len() + exceptions.len();
+        // Ranges melt, so there may be fewer than before.
+        waiting.ranges = (waiting.ranges + after).saturating_sub(before);
+        let fits = waiting.ranges <= self.max_ranges;
+        drop(waiting);
+        self.notify.notify_one();
+        fits
+    }
+
+    /// Waits until there is something to tell. Cancel-safe.
+    pub(super) async fn changed(&self) {
+        loop {
+            let notified = self.notify.notified();
+            if !lock(&self.waiting).lanes.is_empty() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Takes all there is to tell to a session of `submitter`.
+    pub(super) fn take(&self, submitter: PeerId) -> Vec<AckN> {
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
+        let frames = waiting.lanes.into_iter().map(|(key, (delivered, exceptions))| AckN {
+            sender: (key.pair.sender != submitter).then_some(key.pair.sender),
+            recipient: key.pair.recipient,
+            lane: key.lane,
+            delivered,
+            exceptions,
+        });
+        frames.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LaneId, Pair};
+
+    fn settled(lane: u64, from: u64, to: u64) -> Settled {
+        let peer = PeerId::from_bytes([1; 32]);
+        let lane = LaneKey { pair: Pair { sender: peer, recipient: peer }, lane: LaneId(lane) };
+        Settled { submitter: peer, lane, delivered: [(from, to)].into_iter().collect(), exceptions: vec![] }
+    }
+
+    #[test]
+    fn outcomes_in_order_cost_one_range_however_many_they_are() {
+        let queue = OutcomeQueue::new(2);
+        for n in 1..=1000 {
+            assert!(queue.add(&settled(1, n, n)));
+        }
+        let frames = queue.take(PeerId::from_bytes([1; 32]));
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0].delivered, [(1, 1000)].into_iter().collect());
+    }
+
+    #[test]
+    fn scattered_outcomes_are_bounded() {
+        let queue = OutcomeQueue::new(2);
+        assert!(queue.add(&settled(1, 1, 1)));
+        assert!(queue.add(&settled(1, 3, 3)));
+        assert!(!queue.add(&settled(1, 5, 5)));
+        queue.take(PeerId::from_bytes([1; 32]));
+        assert!(queue.add(&settled(1, 7, 7)), "what was taken no longer counts");
+    }
+}

@@ -1,0 +1,324 @@
+//! The submit stream after HELLO: messages in, answers out, in the order of the requests.
+//!
+//! Reading and answering run side by side: while the store syncs one batch, the next is read. What is begun is
+//! bounded, so a client that sends faster than the disk writes is slowed by its stream's flow control.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::session::{End, Session, unexpected};
+use crate::id::LaneKey;
+use crate::protocol::{
+    Answer, CloseA, CloseCode, Envelope, Frame, FrameType, Header, LaneRef, MsgA, MsgR, RejectReason, Verdict,
+    WaitReason, WhereA, WireError,
+};
+use crate::ranges::Ranges;
+use crate::store::{Append, Done, Op, Reply, StoreError};
+use crate::time::millis;
+use crate::transport::{FrameReceiver, FrameSender};
+
+/// Frames taken together to the store.
+const BATCH_FRAMES: usize = 512;
+
+/// Bytes of messages taken together to the store; one more message may go beyond.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Batches of one session that the store may be busy with.
+const BATCHES: usize = 4;
+
+/// How long a lane waits when the store does not work.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
+
+/// Ranges of refused numbers that a session remembers because no row could.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// What a request is answered with once the store has replied.
+#[derive(Debug)]
+enum Expected {
+    /// The store's answer to a message; the lifetime it was clamped to, if it was.
+    Message { request: u64, lane: LaneKey, n: u64, clamped_ms: Option<u64> },
+    /// This, whatever the store says.
+    Ready { request: u64, answer: Answer },
+    /// The store's rows.
+    Where { request: u64 },
+    /// That it is done.
+    Close { request: u64 },
+}
+
+struct Batch {
+    expected: Vec<Expected>,
+    reply: Option<Reply<Vec<Done>>>,
+}
+
+/// Final refusals that left no row: the session itself gives the same answer to a repeated copy.
+#[derive(Debug, Default)]
+struct Remembered {
+    lanes: BTreeMap<LaneKey, (Ranges, Verdict)>,
+}
+
+impl Remembered {
+    fn verdict(&self, lane: &LaneKey, n: u64) -> Option<Verdict> {
+        let (numbers, verdict) = self.lanes.get(lane)?;
+        numbers.contains(n).then(|| verdict.clone())
+    }
+
+    /// A lane without a row goes on behind what was refused: to the store it still is at its beginning.
+    fn prev(&self, lane: &LaneKey, prev: u64) -> u64 {
+        match self.lanes.get(lane) {
+            Some((numbers, _)) if numbers.last() == Some(prev) => 0,
+            _ => prev,
+        }
+    }
+
+    fn add(&mut self, lane: LaneKey, n: u64, verdict: Verdict) -> Result<(), End> {
+        let count: usize = self.lanes.values().map(|(numbers, _)| numbers.len()).sum();
+        let (numbers, told) = self.lanes.entry(lane).or_insert_with(|| (Ranges::new(), verdict.clone()));
+        *told = verdict;
+        numbers.insert(n);
+        if count > MAX_REMEMBERED {
+            return Err(End::Close(CloseCode::Overflow, "too many refused messages in one session"));
+        }
+        Ok(())
+    }
+}
+
+/// Serves the submit stream.
+pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameReceiver) -> Result<Infallible, End> {
+    let (batches, waiting) = mpsc::channel(BATCHES);
+    let remembered = std::sync::Mutex::new(Remembered::default());
+    tokio::select! {
+        biased;
+        end = answer(session, sender, waiting, &remembered) => end,
+        end = read(session, receiver, batches, &remembered) => end,
+    }
+}
+
+async fn read(
+    session: &Session,
+    mut receiver: FrameReceiver,
+    batches: mpsc::Sender<Batch>,
+    remembered: &std::sync::Mutex<Remembered>,
+) -> Result<Infallible, End> {
+    let mut next_request = 0;
+    loop {
+        // A place first: what is not taken up here is held back by flow control.
+        let Ok(place) = batches.reserve().await else { return std::future::pending().await };
+        let Some(first) = receiver.next().await? else {
+            return Err(End::Close(CloseCode::Done, "the client finished"));
+        };
+        let mut operations = Vec::new();
+        let mut expected = Vec::new();
+        let mut bytes = 0;
+        let mut frame = Some(first);
+        while let Some(taken) = frame.take() {
+            bytes += receive(session, taken, &mut next_request, remembered, &mut operations, &mut expected)?;
+            if expected.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
+                frame = receiver.try_buffered()?;
+            }
+        }
+        if expected.is_empty() {
+            continue;
+        }
+        let reply = (!operations.is_empty()).then(|| session.node.store.submit(session.fence, operations));
+        place.send(Batch { expected, reply });
+    }
+}
+
+/// Turns one frame into its operation and what to answer; gives the bytes it is about.
+fn receive(
+    session: &Session,
+    frame: Frame,
+    next_request: &mut u64,
+    remembered: &std::sync::Mutex<Remembered>,
+    operations: &mut Vec<Op>,
+    expected: &mut Vec<Expected>,
+) -> Result<usize, End> {
+    let mut count = |frame, request| {
+        let what = "requests are numbered 0, 1, 2 ...";
+        let in_order = request == *next_request;
+        *next_request += 1;
+        if in_order { Ok(()) } else { Err(WireError::BadValue { frame, what }) }
+    };
+    match frame {
+        Frame::MsgR(message) => {
+            count(FrameType::MsgR, message.request)?;
+            let bytes = message.envelope.len();
+            receive_message(session, message, remembered, operations, expected)?;
+            Ok(bytes)
+        }
+        Frame::WhereR(ask) => {
+            count(FrameType::WhereR, ask.request)?;
+            let key = |lane: &LaneRef| own_lane(session, lane, FrameType::WhereR);
+            let lanes = ask.lanes.iter().map(|ask| Ok((key(&ask.lane)?, ask.from, ask.to)));
+            operations.push(Op::Where(lanes.collect::<Result<_, WireError>>()?));
+            expected.push(Expected::Where { request: ask.request });
+            Ok(0)
+        }
+        Frame::CloseR(close) => {
+            count(FrameType::CloseR, close.request)?;
+            let lanes = close.lanes.iter().map(|lane| own_lane(session, lane, FrameType::CloseR));
+            operations.push(Op::Close(lanes.collect::<Result<_, WireError>>()?));
+            expected.push(Expected::Close { request: close.request });
+            Ok(0)
+        }
+        Frame::NopN(_) => Ok(0),
+        other => Err(unexpected(other.frame_type(), "on the submit stream")),
+    }
+}
+
+fn receive_message(
+    session: &Session,
+    message: MsgR,
+    remembered: &std::sync::Mutex<Remembered>,
+    operations: &mut Vec<Op>,
+    expected: &mut Vec<Expected>,
+) -> Result<(), End> {
+    let bad = |what| WireError::BadValue { frame: FrameType::MsgR, what };
+    let envelope = Envelope::parse(message.envelope).map_err(|_| bad("the envelope does not parse"))?;
+    let header = *envelope.header();
+    let (lane, n) = (header.lane_key(), header.n);
+    // A peer may send on nobody's lanes but its own; its rows are under its own name in any case.
+    if header.sender != session.peer {
+        return Err(bad("the envelope's sender is another peer").into());
+    }
+    if message.prev >= n {
+        return Err(bad("prev is below n").into());
+    }
+    let known = lock(remembered);
+    if let Some(verdict) = known.verdict(&lane, n) {
+        expected.push(Expected::Ready { request: message.request, answer: Answer::Final(verdict) });
+        return Ok(());
+    }
+    let prev = known.prev(&lane, message.prev);
+    drop(known);
+    let refuse = refusal(session, &header, envelope.body().len(), message.home.as_deref())?;
+    let (ttl, clamped_ms) = clamp(session, &header, Duration::from_millis(message.ttl_ms));
+    let append = Append { envelope, signature: message.signature, prev, ttl, refuse };
+    operations.push(Op::Append(append));
+    expected.push(Expected::Message { request: message.request, lane, n, clamped_ms });
+    Ok(())
+}
+
+/// Why a message is refused for good, as far as that shows without the store.
+fn refusal(
+    session: &Session,
+    header: &Header,
+    body_bytes: usize,
+    home: Option<&str>,
+) -> Result<Option<RejectReason>, WireError> {
+    let what = "home is no relay's address";
+    let bad = |_| WireError::BadValue { frame: FrameType::MsgR, what };
+    let home = home.map(str::parse::<crate::address::RelayAddress>).transpose().map_err(bad)?;
+    Ok(if header.relay != session.node.id {
+        Some(RejectReason::WrongSender)
+    } else if home.is_some_and(|home| home.relay != session.node.id) {
+        Some(RejectReason::NoRoute)
+    } else if body_bytes > session.node.limits.body_bytes {
+        Some(RejectReason::TooLarge)
+    } else {
+        None
+    })
+}
+
+/// What remains of a lifetime once the whole of it is brought within the limits, and the whole if it was not.
+fn clamp(session: &Session, header: &Header, remaining: Duration) -> (Duration, Option<u64>) {
+    let limits = &session.node.limits;
+    let clamped = header.ttl.clamp(limits.min_ttl, limits.max_ttl);
+    if remaining.is_zero() || clamped == header.ttl {
+        return (remaining.min(limits.max_ttl), None);
+    }
+    let remaining = (remaining + clamped.saturating_sub(header.ttl)).min(clamped);
+    (remaining, Some(millis(clamped)))
+}
+
+fn own_lane(session: &Session, lane: &LaneRef, frame: FrameType) -> Result<LaneKey, WireError> {
+    match lane.sender {
+        None => Ok(lane.key(session.peer)),
+        Some(_) => Err(WireError::BadValue { frame, what: "only a relay names another sender" }),
+    }
+}
+
+async fn answer(
+    session: &Session,
+    sender: FrameSender,
+    mut waiting: mpsc::Receiver<Batch>,
+    remembered: &std::sync::Mutex<Remembered>,
+) -> Result<Infallible, End> {
+    while let Some(batch) = waiting.recv().await {
+        let done = match batch.reply {
+            None => Ok(Vec::new()),
+            Some(reply) => reply.await,
+        };
+        let mut done = match done {
+            Ok(done) => Some(done.into_iter()),
+            Err(StoreError::Unavailable(reason)) => {
+                tracing::warn!(%reason, "the store took no messages; their lanes wait");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut run: Option<MsgA> = None;
+        for expected in batch.expected {
+            let frame = match expected {
+                Expected::Ready { request, answer } => MsgA { request, count: 1, answer }.into(),
+                Expected::Message { request, lane, n, clamped_ms } => {
+                    let answer = match done.as_mut().map(Iterator::next) {
+                        None => Answer::Wait {
+                            reason: WaitReason::Unavailable,
+                            retry_after_ms: millis(UNAVAILABLE_RETRY),
+                        },
+                        Some(Some(Done::Answered { mut answer, remember })) => {
+                            if let (true, Answer::Final(verdict)) = (remember, &answer) {
+                                lock(remembered).add(lane, n, verdict.clone())?;
+                            }
+                            if let Answer::Accepted { ttl_ms, .. } = &mut answer {
+                                *ttl_ms = clamped_ms;
+                            }
+                            answer
+                        }
+                        Some(_) => return Err(StoreError::Closed.into()),
+                    };
+                    MsgA { request, count: 1, answer }.into()
+                }
+                Expected::Where { request } => match done.as_mut().map(Iterator::next) {
+                    Some(Some(Done::Lanes(lanes))) => WhereA { request, lanes }.into(),
+                    _ => return Err(End::Close(CloseCode::Unavailable, "the store does not answer")),
+                },
+                Expected::Close { request } => match done.as_mut().map(Iterator::next) {
+                    Some(Some(Done::Done)) => CloseA { request }.into(),
+                    _ => return Err(End::Close(CloseCode::Unavailable, "the store does not answer")),
+                },
+            };
+            // Equal answers to consecutive requests go out as one.
+            match (&mut run, frame) {
+                (Some(run), Frame::MsgA(next))
+                    if next.answer == run.answer && next.request == run.request + run.count =>
+                {
+                    run.count += 1;
+                }
+                (run, Frame::MsgA(next)) => {
+                    if let Some(finished) = run.replace(next) {
+                        sender.send(&finished.into()).await?;
+                    }
+                }
+                (run, other) => {
+                    if let Some(finished) = run.take() {
+                        sender.send(&finished.into()).await?;
+                    }
+                    sender.send(&other).await?;
+                }
+            }
+        }
+        if let Some(finished) = run {
+            sender.send(&finished.into()).await?;
+        }
+    }
+    std::future::pending().await
+}
+
+fn lock(remembered: &std::sync::Mutex<Remembered>) -> std::sync::MutexGuard<'_, Remembered> {
+    remembered.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

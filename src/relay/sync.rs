@@ -1,0 +1,93 @@
+//! The sync streams: counting and paging a mailbox, and the acknowledgements that ride on page requests.
+
+use std::convert::Infallible;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::notify::message;
+use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
+use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
+use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};
+use crate::store::{Done, Op, Query};
+use crate::transport::{FrameReceiver, FrameSender};
+
+/// Serves every sync stream that the client opens. The transport bounds how many there are.
+pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
+    let mut streams = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(end) = streams.next(), if !streams.is_empty() => {
+                let end: Result<(), End> = end;
+                end?;
+            }
+            accepted = session.connection.accept(SEND_BUFFER_BYTES) => {
+                let (kind, sender, receiver) = accepted?;
+                if kind != StreamKind::Sync {
+                    return Err(unexpected(FrameType::OpenN, "twice: there is one submit stream"));
+                }
+                streams.push(serve(session, sender, receiver));
+            }
+        }
+    }
+}
+
+async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiver) -> Result<(), End> {
+    while let Some(frame) = receiver.next().await? {
+        match frame {
+            Frame::StatusR(ask) => sender.send(&status(session, &ask).await?.into()).await?,
+            Frame::PageR(ask) => sender.send(&page(session, ask).await?.into()).await?,
+            Frame::NopN(_) => {}
+            other => return Err(unexpected(other.frame_type(), "on a sync stream")),
+        }
+    }
+    Ok(())
+}
+
+async fn status(session: &Session, ask: &StatusR) -> Result<StatusA, End> {
+    let status = session.node.store.status(session.peer, ask.sender).await?;
+    Ok(StatusA { request: ask.request, status })
+}
+
+async fn page(session: &Session, ask: PageR) -> Result<PageA, End> {
+    let node = &session.node;
+    let ours = ask.store == node.store.store_id();
+    if ours && !ask.answers.is_empty() {
+        let settle = Op::Settle { store: ask.store, answers: ask.answers, handed_out: session.handed_out() };
+        for done in node.store.submit(session.fence, vec![settle]).await? {
+            if let Done::Settled(settled) = done {
+                settled.iter().for_each(|settled| drop(node.registry.tell(settled)));
+            }
+        }
+    }
+    let query = Query {
+        mailbox: session.peer,
+        order: ask.order,
+        cursor: ask.cursor.filter(|_| ours),
+        sender: ask.sender,
+        max_messages: ask.max_messages.min(MAX_PAGE_MESSAGES),
+        max_bytes: ask.max_bytes.min(MAX_PAGE_BYTES),
+    };
+    let page = node.store.page(query).await?;
+    if let Some(highest) = page.messages.iter().map(|message| message.seq).max() {
+        session.hand_out(highest);
+    }
+    // The first oldest-first page of the whole mailbox with nothing beyond it ends the backlog.
+    if page.complete && ask.order == Order::Oldest && ask.sender.is_none() {
+        session.live.send_if_modified(|live| {
+            let begins = live.is_none();
+            if begins {
+                *live = Some(page.cursor.unwrap_or(0));
+            }
+            begins
+        });
+    }
+    let date = node.clock.date();
+    Ok(PageA {
+        request: ask.request,
+        messages: page.messages.iter().map(|stored| message(stored, date, 1)).collect(),
+        cursor: page.cursor,
+        remaining: page.remaining,
+        complete: page.complete,
+    })
+}
