@@ -3,8 +3,10 @@
 pub mod address;
 pub mod delivery;
 pub mod id;
+pub mod identity;
 pub mod protocol;
 pub mod random;
 pub mod ranges;
 pub mod store;
 pub mod time;
+pub mod transport;

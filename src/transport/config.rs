@@ -1,0 +1,337 @@
+//! How much memory and time a connection may cost, and the keys that let a restarted relay tell its old
+//! clients at once.
+//!
+//! Everything is set on purpose: quinn's own defaults let one connection take 250 MB. Whatever needs chance
+//! takes it from the [`Entropy`] given at binding.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quinn::{
+    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig,
+    VarInt,
+};
+use quinn_proto::InvalidCid;
+use ring::{hkdf, hmac};
+use rustls::crypto::{CryptoProvider, GetRandomFailed, SecureRandom};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+
+use crate::identity::Identity;
+use crate::random::{Entropy, SharedEntropy};
+use crate::time::SharedClock;
+
+/// Bytes of one stream that a relay takes before it has read them: three times what 12 MB/s need at 30 ms. A
+/// frame may be larger; reading goes on while it comes.
+const RELAY_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// The same for all streams of one connection together: what a client can make a relay keep.
+const RELAY_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+
+/// Bytes that a relay keeps for one client until they are acknowledged. With the streams' own buffers this is
+/// what a client that reads nothing costs.
+const RELAY_SEND_WINDOW_BYTES: u64 = 2 << 20;
+
+/// The same three for a client, which has one connection and whole pages to take.
+const CLIENT_STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// See [`CLIENT_STREAM_WINDOW_BYTES`].
+const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// See [`CLIENT_STREAM_WINDOW_BYTES`].
+const CLIENT_SEND_WINDOW_BYTES: u64 = 8 << 20;
+
+/// Streams a client may have open: submit and fifteen for pages. More would only wait for each other.
+const RELAY_MAX_STREAMS: u32 = 16;
+
+/// Streams a relay may have open at a client: notify.
+const CLIENT_MAX_STREAMS: u32 = 1;
+
+/// Bytes kept of one connection attempt while it waits to be accepted: some retransmissions of a first flight.
+const ATTEMPT_BYTES: u64 = 16 << 10;
+
+/// The same for all attempts that wait.
+const ALL_ATTEMPTS_BYTES: u64 = 8 << 20;
+
+/// How long a client may take to come back with the token of a Retry.
+const RETRY_LIFETIME: Duration = Duration::from_secs(15);
+
+/// Bytes of a connection id: random ones and a mark; see [`KeyedConnectionIds`].
+const CID_BYTES: usize = 8;
+
+/// The random bytes of a connection id. 2^40 values: among 100,000 old and as many new connections of five ids
+/// each, less than one collides.
+const CID_RANDOM_BYTES: usize = 5;
+
+/// Bytes of the id that a client's first packet is sent to; RFC 9000, section 7.2, wants 8 at least.
+const FIRST_CID_BYTES: usize = 16;
+
+/// The limits of connections that an operator or an application may turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportLimits {
+    /// How long a handshake may take. 10 s: three lost flights on a bad path. Longer lets attackers hold more
+    /// half-open connections.
+    pub handshake_timeout: Duration,
+    /// Connection attempts that wait for [`RelayEndpoint::accept`](super::RelayEndpoint::accept). At the limit
+    /// further ones are dropped unanswered; clients try again. 4,096, a fraction of a second's work.
+    pub max_waiting_attempts: usize,
+    /// How long a connection may be without R:HELLO. 5 s. Enforced by the relay's accept loop.
+    pub hello_timeout: Duration,
+    /// Connections without R:HELLO at one time, handshakes included. 1,000. Enforced by the relay's accept loop.
+    pub max_without_hello: usize,
+    /// How long nothing may be heard before a connection is over. 45 s: three keep-alives.
+    pub idle_timeout: Duration,
+    /// How often a client says that it is there. 15 s: below the 30 s after which many NATs forget a UDP flow.
+    /// Shorter costs a phone's battery.
+    pub keep_alive: Duration,
+    /// The least time between two stateless resets. 100 us, so that 20,000 clients learn of a restart within
+    /// two seconds; each reset is smaller than the packet that causes it, so nothing can be amplified.
+    pub min_reset_interval: Duration,
+}
+
+impl Default for TransportLimits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            max_waiting_attempts: 4096,
+            hello_timeout: Duration::from_secs(5),
+            max_without_hello: 1000,
+            idle_timeout: Duration::from_secs(45),
+            keep_alive: Duration::from_secs(15),
+            min_reset_interval: Duration::from_micros(100),
+        }
+    }
+}
+
+/// For a simulation: TLS takes its chance and its dates from here as well. Without it TLS uses the operating
+/// system's, as it should.
+#[derive(Clone)]
+pub struct Determinism {
+    /// The algorithms of TLS. The key exchange of ring draws on the operating system; replace `kx_groups` for
+    /// runs that are the same byte for byte.
+    pub provider: Arc<CryptoProvider>,
+    /// The dates in tokens.
+    pub clock: SharedClock,
+}
+
+impl fmt::Debug for Determinism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Determinism").finish_non_exhaustive()
+    }
+}
+
+impl Determinism {
+    /// TLS that draws on `entropy` for all but the key exchange. Leaks a few bytes: rustls wants a source that
+    /// lives for ever.
+    #[must_use]
+    pub fn new(entropy: SharedEntropy, clock: SharedClock) -> Self {
+        #[derive(Debug)]
+        struct Source(SharedEntropy);
+        impl SecureRandom for Source {
+            fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+                self.0.fill(bytes);
+                Ok(())
+            }
+        }
+        let secure_random: &'static Source = Box::leak(Box::new(Source(entropy)));
+        let provider = CryptoProvider { secure_random, ..rustls::crypto::ring::default_provider() };
+        Self { provider: Arc::new(provider), clock }
+    }
+
+    pub(super) fn time_provider(&self) -> Arc<dyn TimeProvider> {
+        Arc::new(Dates(self.clock.clone()))
+    }
+}
+
+/// The dates of a [`Clock`](crate::time::Clock), for TLS and for tokens.
+#[derive(Debug)]
+struct Dates(SharedClock);
+
+impl TimeProvider for Dates {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(self.0.date().0)))
+    }
+}
+
+impl quinn::TimeSource for Dates {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.date().0)
+    }
+}
+
+fn idle(limit: Duration) -> IdleTimeout {
+    let ms = u64::try_from(limit.as_millis()).ok().and_then(|ms| VarInt::from_u64(ms).ok());
+    ms.unwrap_or(VarInt::MAX).into()
+}
+
+fn common(limits: &TransportLimits) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle(limits.idle_timeout)));
+    config
+}
+
+/// What a relay grants each connection.
+fn relay_transport(limits: &TransportLimits) -> TransportConfig {
+    let mut config = common(limits);
+    config
+        .stream_receive_window(VarInt::from_u32(RELAY_STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(RELAY_CONNECTION_WINDOW_BYTES))
+        .send_window(RELAY_SEND_WINDOW_BYTES)
+        .max_concurrent_bidi_streams(VarInt::from_u32(RELAY_MAX_STREAMS));
+    config
+}
+
+/// What a client grants its relay.
+fn client_transport(limits: &TransportLimits) -> TransportConfig {
+    let mut config = common(limits);
+    config
+        .stream_receive_window(VarInt::from_u32(CLIENT_STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CLIENT_CONNECTION_WINDOW_BYTES))
+        .send_window(CLIENT_SEND_WINDOW_BYTES)
+        .max_concurrent_bidi_streams(VarInt::from_u32(CLIENT_MAX_STREAMS))
+        .keep_alive_interval(Some(limits.keep_alive));
+    config
+}
+
+/// A relay's endpoint. Reset, connection-id and token keys come from the identity, so a restarted relay
+/// recognises packets to connections it has lost and answers with resets that their clients believe.
+pub(super) fn relay_endpoint(identity: &Identity, limits: &TransportLimits, entropy: &dyn Entropy) -> EndpointConfig {
+    let reset: [u8; 32] = identity.derive(b"stateless reset");
+    let ids: [u8; 32] = identity.derive(b"connection id");
+    endpoint(&reset, &ids, limits, entropy)
+}
+
+/// A client's endpoint. It listens at another port each time, so its keys need not outlive it.
+pub(super) fn client_endpoint(limits: &TransportLimits, entropy: &dyn Entropy) -> EndpointConfig {
+    endpoint(&entropy.bytes(), &entropy.bytes(), limits, entropy)
+}
+
+fn endpoint(reset: &[u8; 32], ids: &[u8; 32], limits: &TransportLimits, entropy: &dyn Entropy) -> EndpointConfig {
+    let ids = KeyedConnectionIds::new(ids, Chance::new(entropy));
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset)));
+    config
+        .cid_generator(move || Box::new(ids.clone()))
+        .min_reset_interval(limits.min_reset_interval)
+        // Our packets keep the fixed bit, so that a datagram without it is none: see the wake datagram.
+        .grease_quic_bit(false)
+        .rng_seed(Some(entropy.bytes()));
+    config
+}
+
+/// How a relay accepts.
+pub(super) fn relay(
+    identity: &Identity,
+    limits: &TransportLimits,
+    determinism: Option<&Determinism>,
+    tls: quinn::crypto::rustls::QuicServerConfig,
+) -> ServerConfig {
+    let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&identity.derive::<64>(b"address token"));
+    let mut config = ServerConfig::new(Arc::new(tls), Arc::new(token_key));
+    config
+        .transport_config(Arc::new(relay_transport(limits)))
+        .retry_token_lifetime(RETRY_LIFETIME)
+        .migration(true)
+        .max_incoming(limits.max_waiting_attempts)
+        .incoming_buffer_size(ATTEMPT_BYTES)
+        .incoming_buffer_size_total(ALL_ATTEMPTS_BYTES);
+    if let Some(given) = determinism {
+        config.time_source(Arc::new(Dates(given.clock.clone())));
+    }
+    config
+}
+
+/// How a client connects; `chance` makes the ids that first packets are sent to.
+pub(super) fn client(
+    limits: &TransportLimits,
+    chance: &Chance,
+    tls: quinn::crypto::rustls::QuicClientConfig,
+) -> ClientConfig {
+    let mut config = ClientConfig::new(Arc::new(tls));
+    let chance = chance.clone();
+    config
+        .transport_config(Arc::new(client_transport(limits)))
+        .token_store(Arc::new(quinn::NoneTokenStore))
+        .initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&chance.bytes::<FIRST_CID_BYTES>())));
+    config
+}
+
+/// Endless random bytes from one draw of an [`Entropy`]: HMAC-SHA256 of a counter. quinn keeps its generators
+/// for longer than a borrowed source lives.
+#[derive(Clone)]
+pub(super) struct Chance {
+    key: hmac::Key,
+    drawn: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chance").finish_non_exhaustive()
+    }
+}
+
+impl Chance {
+    pub(super) fn new(entropy: &dyn Entropy) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, &entropy.bytes::<32>()), drawn: Arc::default() }
+    }
+
+    /// The next bytes; at most 32.
+    fn bytes<const N: usize>(&self) -> [u8; N] {
+        first(&hmac::sign(&self.key, &self.drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes()))
+    }
+}
+
+fn first<const N: usize>(tag: &hmac::Tag) -> [u8; N] {
+    const { assert!(N <= 32, "a tag of SHA-256 has 32 bytes") };
+    tag.as_ref().first_chunk().copied().unwrap_or([0; N])
+}
+
+/// Connection ids that carry a keyed mark, so that stray datagrams are told from packets of connections that
+/// were lost in a restart: only the latter are answered with a reset.
+///
+/// quinn has such a generator too, with 24 random bits: after a restart with many clients one in a hundred old
+/// ids would already name a new connection, whose old holder gets no reset and waits for its idle timeout.
+#[derive(Clone)]
+struct KeyedConnectionIds {
+    key: hmac::Key,
+    chance: Chance,
+}
+
+impl KeyedConnectionIds {
+    fn new(key: &[u8; 32], chance: Chance) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), chance }
+    }
+
+    fn mark(&self, random: &[u8; CID_RANDOM_BYTES]) -> [u8; CID_BYTES - CID_RANDOM_BYTES] {
+        first(&hmac::sign(&self.key, random))
+    }
+}
+
+impl ConnectionIdGenerator for KeyedConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let random = self.chance.bytes();
+        let mark = self.mark(&random);
+        let mut id = [0; CID_BYTES];
+        for (to, from) in id.iter_mut().zip(random.iter().chain(&mark)) {
+            *to = *from;
+        }
+        ConnectionId::new(&id)
+    }
+
+    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
+        match id.split_first_chunk() {
+            Some((random, mark)) if *mark == self.mark(random) => Ok(()),
+            _ => Err(InvalidCid),
+        }
+    }
+
+    fn cid_len(&self) -> usize {
+        CID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
