@@ -7,6 +7,7 @@ pub mod identity;
 pub mod protocol;
 pub mod random;
 pub mod ranges;
+pub mod relay;
 pub mod store;
 pub mod time;
 pub mod transport;

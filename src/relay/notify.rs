@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
 use crate::delivery::PushWindow;
 use crate::id::{LaneKey, PeerId};
@@ -31,7 +33,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
     };
     let mut live = session.live.subscribe();
     loop {
-        let writable = notify.sender.pending_bytes() < SEND_BUFFER_BYTES;
+        let writable = notify.sender.pending_bytes() <= SEND_BUFFER_BYTES;
         if writable {
             notify.tell_outcomes().await?;
             notify.push_messages().await?;
@@ -48,8 +50,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
             done = settled(&mut notify.settling) => notify.on_settled(done?),
             page = notify.push.news(), if hungry => notify.push.learn(page?),
             () = session.seat.outcomes.changed(), if writable => {}
-            begins = live.wait_for(Option::is_some), if matches!(notify.push, Push::Waiting) => {
-                let cursor = begins.ok().and_then(|begins| *begins).unwrap_or(0);
+            cursor = beginning(&mut live), if matches!(notify.push, Push::Waiting) => {
                 // Watched first, then read: nothing committed in between is missed.
                 notify.push = Push::Live(Live {
                     watch: session.node.store.watch(session.peer),
@@ -60,7 +61,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
                 });
             }
             () = sleep_until(clock, timeout), if timeout.is_some() => notify.repeat(writable).await?,
-            flushed = notify.sender.flush(), if !writable => flushed?,
+            space = notify.sender.writable(), if !writable => space?,
         }
     }
 }
@@ -134,7 +135,7 @@ impl Push {
 }
 
 impl Notify<'_> {
-    async fn tell_outcomes(&self) -> Result<(), End> {
+    async fn tell_outcomes(&mut self) -> Result<(), End> {
         for frame in self.session.seat.outcomes.take(self.session.peer) {
             self.sender.send(&frame.into()).await?;
         }
@@ -148,7 +149,7 @@ impl Notify<'_> {
         let (now, date) = (node.clock.now(), node.clock.date());
         while let Some(next) = live.queue.front() {
             let bytes = next.envelope.bytes().len();
-            if !self.window.admits(bytes) || self.sender.pending_bytes() >= SEND_BUFFER_BYTES {
+            if !self.window.admits(bytes) || self.sender.pending_bytes() > SEND_BUFFER_BYTES {
                 return Ok(());
             }
             let Some(next) = live.queue.pop_front() else { break };
@@ -241,8 +242,7 @@ impl Notify<'_> {
         for refusal in &answers.refused {
             self.window.answered(refusal.seq);
         }
-        let settle =
-            Op::Settle { store: node.store.store_id(), answers, handed_out: self.session.handed_out() };
+        let settle = Op::Settle { store: node.store.store_id(), answers, handed_out: self.session.handed_out() };
         let reply = node.store.submit(self.session.fence, vec![settle]);
         for ((submitter, lane), (epoch, delivered)) in &mut told {
             let settled =
@@ -261,7 +261,10 @@ impl Notify<'_> {
                 let in_advance = told.get(&(settled.submitter, settled.lane)).is_some_and(|(epoch, numbers)| {
                     *epoch == registry.epoch(settled.submitter)
                         && settled.exceptions.is_empty()
-                        && settled.delivered.iter().all(|(from, to)| numbers.range_of(from).is_some_and(|range| range.1 >= to))
+                        && settled
+                            .delivered
+                            .iter()
+                            .all(|(from, to)| numbers.range_of(from).is_some_and(|range| range.1 >= to))
                 });
                 if !in_advance {
                     registry.tell(&settled);
@@ -269,6 +272,12 @@ impl Notify<'_> {
             }
         }
     }
+}
+
+/// Waits until pushing begins, and from behind which `seq`. Cancel-safe.
+async fn beginning(live: &mut watch::Receiver<Option<u64>>) -> u64 {
+    // The session holds the sender, so the wait ends with a value alone.
+    live.wait_for(Option::is_some).await.ok().and_then(|begins| *begins).unwrap_or(0)
 }
 
 /// Waits for the oldest answers to be in the store; for ever if there are none. Cancel-safe.

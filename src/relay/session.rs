@@ -108,7 +108,7 @@ async fn greet(connection: &Connection) -> Result<(PeerId, HelloR, FrameSender, 
     let Some(peer) = connection.peer_id() else {
         return Err(End::Close(CloseCode::NoIdentity, "connect with a client certificate"));
     };
-    let (kind, sender, mut receiver) = connection.accept(SEND_BUFFER_BYTES).await?;
+    let (kind, sender, mut receiver) = connection.accept().await?;
     if kind != StreamKind::Submit {
         return Err(unexpected(FrameType::OpenN, "before R:HELLO: the submit stream comes first"));
     }

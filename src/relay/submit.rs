@@ -91,7 +91,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
     let remembered = std::sync::Mutex::new(Remembered::default());
     tokio::select! {
         biased;
-        end = answer(session, sender, waiting, &remembered) => end,
+        end = answer(sender, waiting, &remembered) => end,
         end = read(session, receiver, batches, &remembered) => end,
     }
 }
@@ -242,7 +242,6 @@ fn own_lane(session: &Session, lane: &LaneRef, frame: FrameType) -> Result<LaneK
 }
 
 async fn answer(
-    session: &Session,
     sender: FrameSender,
     mut waiting: mpsc::Receiver<Batch>,
     remembered: &std::sync::Mutex<Remembered>,
@@ -266,10 +265,9 @@ async fn answer(
                 Expected::Ready { request, answer } => MsgA { request, count: 1, answer }.into(),
                 Expected::Message { request, lane, n, clamped_ms } => {
                     let answer = match done.as_mut().map(Iterator::next) {
-                        None => Answer::Wait {
-                            reason: WaitReason::Unavailable,
-                            retry_after_ms: millis(UNAVAILABLE_RETRY),
-                        },
+                        None => {
+                            Answer::Wait { reason: WaitReason::Unavailable, retry_after_ms: millis(UNAVAILABLE_RETRY) }
+                        }
                         Some(Some(Done::Answered { mut answer, remember })) => {
                             if let (true, Answer::Final(verdict)) = (remember, &answer) {
                                 lock(remembered).add(lane, n, verdict.clone())?;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::notify::message;
-use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
+use super::session::{End, Session, unexpected};
 use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
 use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};
 use crate::store::{Done, Op, Query};
@@ -21,7 +21,7 @@ pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
                 let end: Result<(), End> = end;
                 end?;
             }
-            accepted = session.connection.accept(SEND_BUFFER_BYTES) => {
+            accepted = session.connection.accept() => {
                 let (kind, sender, receiver) = accepted?;
                 if kind != StreamKind::Sync {
                     return Err(unexpected(FrameType::OpenN, "twice: there is one submit stream"));
@@ -56,7 +56,9 @@ async fn page(session: &Session, ask: PageR) -> Result<PageA, End> {
         let settle = Op::Settle { store: ask.store, answers: ask.answers, handed_out: session.handed_out() };
         for done in node.store.submit(session.fence, vec![settle]).await? {
             if let Done::Settled(settled) = done {
-                settled.iter().for_each(|settled| drop(node.registry.tell(settled)));
+                for settled in &settled {
+                    node.registry.tell(settled);
+                }
             }
         }
     }

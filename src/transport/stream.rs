@@ -198,6 +198,17 @@ impl FrameSender {
         }
     }
 
+    /// Waits until no more than the limit waits, so that [`Self::send`] would not.
+    ///
+    /// # Errors
+    /// What ended the stream.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits.
+    pub async fn writable(&self) -> Result<(), TransportError> {
+        self.pending_at_most(|state| state.limit).await
+    }
+
     /// Waits until QUIC has taken all that waits. It may still be lost with the connection.
     ///
     /// # Errors
@@ -206,6 +217,10 @@ impl FrameSender {
     /// # Cancel safety
     /// Safe: it only waits.
     pub async fn flush(&self) -> Result<(), TransportError> {
+        self.pending_at_most(|_| 0).await
+    }
+
+    async fn pending_at_most(&self, limit: fn(&State) -> usize) -> Result<(), TransportError> {
         loop {
             let mut space = pin!(self.shared().space.notified());
             space.as_mut().enable();
@@ -214,7 +229,7 @@ impl FrameSender {
                 if let Some(error) = &state.failed {
                     return Err(error.clone());
                 }
-                if state.pending() == 0 {
+                if state.pending() <= limit(&state) {
                     return Ok(());
                 }
             }
