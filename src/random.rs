@@ -14,7 +14,7 @@ pub trait Entropy: Send + Sync + fmt::Debug {
 /// A source that may be shared between tasks and threads.
 pub type SharedEntropy = Arc<dyn Entropy>;
 
-impl dyn Entropy {
+impl dyn Entropy + '_ {
     /// So many random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
