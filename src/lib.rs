@@ -1,6 +1,7 @@
 //! placeholder
 
 pub mod address;
+pub mod delivery;
 pub mod id;
 pub mod protocol;
 pub mod random;
