@@ -70,8 +70,13 @@ impl Ranges {
     /// The range that holds `number`.
     #[must_use]
     pub fn range_of(&self, number: u64) -> Option<(u64, u64)> {
-        let at = self.0.partition_point(|range| range.1 < number);
-        self.0.get(at).copied().filter(|range| range.0 <= number)
+        self.range_from(number).filter(|range| range.0 <= number)
+    }
+
+    /// The first range that ends at `number` or above it.
+    #[must_use]
+    pub fn range_from(&self, number: u64) -> Option<(u64, u64)> {
+        self.0.get(self.0.partition_point(|range| range.1 < number)).copied()
     }
 
     /// Adds one number; false if it was in it already.

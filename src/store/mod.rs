@@ -82,6 +82,7 @@ pub struct Fence {
 }
 
 /// One step of a batch.
+#[expect(clippy::large_enum_variant, reason = "nearly every step is a message")]
 #[derive(Debug, Clone)]
 pub enum Op {
     /// A session begins: every older one of this peer and device is fenced off, the mailbox is made if there
@@ -221,7 +222,7 @@ pub struct Stored {
 }
 
 /// Why a store did not do what it was asked to.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// A newer session of the same peer and device took over. The caller's session is finished.
@@ -230,9 +231,9 @@ pub enum StoreError {
     /// Reading or writing failed; nothing of the batch was kept. It may work later: the store reopens itself.
     #[error("the store does not work at the moment: {0}")]
     Unavailable(Arc<str>),
-    /// Syncing to the disk failed. What the disk holds is unknown, so nothing is tried again: the process has
-    /// to end and start anew.
-    #[error("syncing to the disk failed ({0}); the process has to be started again")]
+    /// Syncing to the disk failed, or the store is damaged. What the disk holds is unknown, so nothing is tried
+    /// again: the process has to end and start anew.
+    #[error("the store cannot go on ({0}); the process has to be started again")]
     Fatal(Arc<str>),
     /// The store is closed.
     #[error("the store is closed")]
@@ -287,5 +288,6 @@ impl Default for StoreLimits {
     }
 }
 
+pub mod redb;
 mod watch;
 pub use watch::{News, Watch, Watchers};

@@ -1,0 +1,379 @@
+//! The client's one task: everything that happens passes through here, one thing at a time.
+//!
+//! Each turn takes one event (a command, an answer of the application, a finished commit, frames, a timeout),
+//! lets the two halves change, hands their changes to the store, and sends what may go out.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::commits::{After, Commits};
+use super::event::{Event, EventQueue, Seen};
+use super::link::{self, Link, LinkError, Stream};
+use super::message::Answered;
+use super::receiving::Receiving;
+use super::sending::Sending;
+use super::{Command, Stop};
+use crate::address::RelayAddress;
+use crate::delivery::Backoff;
+use crate::protocol::{CloseCode, Frame, NopN};
+use crate::random::SharedEntropy;
+use crate::store::StoreError;
+use crate::time::{Moment, SharedClock, sleep_until};
+use crate::transport::{ClientEndpoint, CloseReason, FrameSender, TransportError};
+
+/// The first and the longest wait between attempts to connect.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// A session that lasted so long was a good one: the next attempt begins with the shortest wait.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
+
+/// How long a client that is closed tries to tell the relay what it still owes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it then waits for the relay to hear that the connection is closed.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How often lanes that went silent are looked for.
+const FORGET_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// Frames taken in one turn.
+const TURN_FRAMES: usize = 1024;
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
+
+enum State {
+    /// Until then.
+    Waiting(Moment),
+    Connecting(Connecting),
+    Up {
+        link: Box<Link>,
+        since: Moment,
+    },
+    /// For good.
+    Stopped,
+}
+
+/// What happened to the connection.
+enum News {
+    Due,
+    Connected(Result<Link, LinkError>),
+    Frame(Stream, Frame),
+    Lost(TransportError),
+}
+
+pub(super) struct Driver {
+    pub(super) clock: SharedClock,
+    pub(super) entropy: SharedEntropy,
+    pub(super) endpoint: Arc<ClientEndpoint>,
+    pub(super) relay: RelayAddress,
+    pub(super) ack_timeout: Duration,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) answers: mpsc::UnboundedReceiver<Answered>,
+    pub(super) seen: mpsc::UnboundedReceiver<Seen>,
+    pub(super) stop: watch::Sender<Option<Stop>>,
+    pub(super) commits: Commits,
+    pub(super) sending: Sending,
+    pub(super) receiving: Receiving,
+    pub(super) events: EventQueue,
+}
+
+impl Driver {
+    /// Runs until the client is closed or its store fails.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
+        let mut state = self.connect();
+        let mut closing: Option<(Moment, Vec<oneshot::Sender<()>>)> = None;
+        let mut forget_at = self.clock.now();
+        let ended = loop {
+            let now = self.clock.now();
+            if forget_at <= now {
+                self.receiving.forget_silent(&mut self.commits);
+                forget_at = now + FORGET_PAUSE;
+            }
+            let blocked = match self.turn(&mut state, closing.is_some()) {
+                Ok(blocked) => blocked,
+                Err(error) => {
+                    state = self.lost(&state, &error, &mut backoff);
+                    continue;
+                }
+            };
+            if let Some((until, _)) = &closing
+                && (*until <= now || self.is_finished(&state))
+            {
+                break None;
+            }
+            let timeout = self.next_timeout(closing.as_ref().map(|(until, _)| *until), forget_at);
+            let clock = self.clock.clone();
+            let room = self.events.has_room();
+            tokio::select! {
+                biased;
+                command = self.commands.recv(), if closing.is_none() => match command {
+                    Some(Command::Close(done)) => closing = Some((self.begin_closing(), vec![done])),
+                    Some(command) => self.command(command),
+                    None => closing = Some((self.begin_closing(), Vec::new())),
+                },
+                Some(answered) = self.answers.recv() => self.answered(answered),
+                Some(seen) = self.seen.recv() => self.seen(seen),
+                done = self.commits.done(|| clock.now()) => match done {
+                    Ok(after) => self.durable(after),
+                    Err(error) => break Some(error),
+                },
+                letters = self.sending.letters() => match letters {
+                    Ok(()) | Err(StoreError::Unavailable(_)) => {}
+                    Err(error) => break Some(error),
+                },
+                () = self.receiving.hand_out() => {}
+                news = state.next(&*clock), if room => match self.news(&mut state, news) {
+                    Ok(()) => {}
+                    Err(error) => state = self.lost(&state, &error, &mut backoff),
+                },
+                caller = self.endpoint.woken() => {
+                    tracing::debug!(%caller, "the relay says that it was started anew");
+                    self.woken(&mut state, &mut backoff);
+                }
+                () = writable(blocked.as_ref()), if blocked.is_some() => {}
+                () = sleep_until(&*clock, timeout) => self.on_timeout(),
+            }
+        };
+        self.end(state, ended).await;
+        for done in closing.into_iter().flat_map(|(_, waiting)| waiting) {
+            done.send(()).ok();
+        }
+    }
+
+    fn connect(&self) -> State {
+        let (push, credit) = self.receiving.hello();
+        let hello = link::hello(push, credit, self.ack_timeout);
+        let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
+        State::Connecting(Box::pin(async move { Link::open(&endpoint, &relay, hello).await }))
+    }
+
+    /// Does all that can be done now. The stream to wait for, if one has no room.
+    fn turn(&mut self, state: &mut State, closing: bool) -> Result<Option<FrameSender>, LinkError> {
+        if self.sending.carry_out(&mut self.commits, &mut self.events) {
+            return Err(LinkError::Silent);
+        }
+        let mut blocked = None;
+        if let State::Up { link, .. } = state {
+            if !self.receiving.transmit(link, closing)? {
+                blocked = Some(link.notify.clone());
+            }
+            if !self.sending.transmit(link, &self.commits)? {
+                blocked = Some(link.submit.clone());
+            }
+        }
+        self.commits.submit(self.clock.now());
+        Ok(blocked)
+    }
+
+    fn next_timeout(&self, closing: Option<Moment>, forget_at: Moment) -> Option<Moment> {
+        let timeouts =
+            [self.sending.next_timeout(), self.receiving.next_timeout(), self.commits.next_timeout(), closing];
+        timeouts.into_iter().flatten().chain([forget_at]).min()
+    }
+
+    fn on_timeout(&mut self) {
+        let now = self.clock.now();
+        self.sending.on_timeout(now);
+        self.receiving.on_timeout(now);
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Send(drafts, reply) => self.sending.send(drafts, &mut self.commits, reply),
+            Command::Status(sender, reply) => self.receiving.ask_status(sender, reply),
+            Command::Events(reply) => drop(reply.send(self.events.subscribe())),
+            Command::Waiting(reply) => drop(reply.send(self.sending.waiting())),
+            // Only the first one gets here; see `run`.
+            Command::Close(_) => {}
+        }
+    }
+
+    fn answered(&mut self, first: Answered) {
+        self.receiving.answered(first, &mut self.commits);
+        while let Ok(next) = self.answers.try_recv() {
+            self.receiving.answered(next, &mut self.commits);
+        }
+    }
+
+    fn seen(&mut self, seen: Seen) {
+        match seen.outcome {
+            Some(key) if self.events.confirm(key) => {
+                self.commits.change(crate::store::redb::client::Change::Forget(key));
+            }
+            Some(_) => {}
+            None => self.events.taken(),
+        }
+    }
+
+    fn durable(&mut self, after: Vec<After>) {
+        for after in after {
+            match after {
+                After::Sent { entries, outgoing, reply } => {
+                    self.sending.sent(entries);
+                    // Who no longer waits has sent it all the same.
+                    reply.send(Ok(outgoing)).ok();
+                }
+                After::Resolved { key, receipt, outcome, kept } => {
+                    self.sending.resolved((key, receipt), outcome, kept, &mut self.events, &mut self.commits);
+                }
+                After::Remembered => self.sending.remembered(),
+                After::Answered { place, durable } => self.receiving.durable(place, durable),
+            }
+        }
+    }
+
+    fn news(&mut self, state: &mut State, news: News) -> Result<(), LinkError> {
+        match news {
+            News::Due => *state = self.connect(),
+            News::Connected(link) => {
+                let link = link?;
+                self.sending.connected(&link);
+                self.receiving.connected(&link);
+                self.events.tell(Event::Connected { status: link.hello.status.clone() });
+                *state = State::Up { link: Box::new(link), since: self.clock.now() };
+            }
+            News::Lost(error) => return Err(error.into()),
+            News::Frame(stream, frame) => {
+                let State::Up { link, .. } = state else { return Ok(()) };
+                self.receive(stream, frame)?;
+                for _ in 1..TURN_FRAMES {
+                    match link.try_next(stream)? {
+                        Some(frame) => self.receive(stream, frame)?,
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, stream: Stream, frame: Frame) -> Result<(), TransportError> {
+        if Sending::concerns(stream, &frame) {
+            self.sending.receive(frame)
+        } else {
+            self.receiving.receive(stream, frame)
+        }
+    }
+
+    /// The session is over, or did not begin.
+    fn lost(&mut self, state: &State, error: &LinkError, backoff: &mut Backoff) -> State {
+        let now = self.clock.now();
+        if let State::Up { link, since } = state {
+            if now - *since >= GOOD_SESSION {
+                backoff.reset();
+            }
+            match error {
+                LinkError::Transport(error) => link.connection.close_for(error),
+                _ => link.connection.close(CloseCode::Done, "the relay is silent"),
+            }
+        }
+        self.sending.disconnected();
+        self.receiving.disconnected();
+        let reason = error.to_string();
+        if !error.is_transient() {
+            tracing::warn!(%reason, "the client stops");
+            self.receiving.stop();
+            self.events.tell(Event::Stopped { reason: reason.clone() });
+            let superseded = matches!(error, LinkError::Transport(TransportError::Closed(reason))
+                if reason.code() == Some(CloseCode::Superseded));
+            let stop = if superseded { Stop::Superseded } else { Stop::Refused(reason) };
+            self.stop.send_replace(Some(stop));
+            return State::Stopped;
+        }
+        if matches!(error, LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
+            // It was restarted, so it is there.
+            backoff.reset();
+        }
+        let retry_in = backoff.next_wait(self.entropy.word());
+        tracing::debug!(%reason, ?retry_in, "not connected");
+        self.events.tell(Event::Disconnected { reason, retry_in });
+        State::Waiting(now + retry_in)
+    }
+
+    /// The relay says that it was started anew. Anybody could say so, so it only makes us look.
+    fn woken(&self, state: &mut State, backoff: &mut Backoff) {
+        match state {
+            State::Up { link, .. } => {
+                // On a lost connection the answer is a reset, and that ends it. A full stream is busy enough.
+                drop(link.submit.try_send(&NopN {}.into()));
+            }
+            State::Waiting(until) => {
+                backoff.reset();
+                *until = (*until).min(self.clock.now() + backoff.next_wait(self.entropy.word()));
+            }
+            State::Connecting(_) | State::Stopped => {}
+        }
+    }
+
+    fn begin_closing(&mut self) -> Moment {
+        self.sending.retire();
+        self.clock.now() + CLOSE_PATIENCE
+    }
+
+    /// Whether a client that is being closed owes nobody anything that could be told now.
+    fn is_finished(&self, state: &State) -> bool {
+        let told = match state {
+            State::Up { .. } => self.receiving.is_settled() && !self.sending.is_closing(),
+            _ => true,
+        };
+        told && self.commits.is_idle()
+    }
+
+    async fn end(mut self, state: State, failed: Option<StoreError>) {
+        let stop = failed.map_or(Stop::Closed, |error| {
+            tracing::error!(%error, "the client's store cannot be used any more");
+            Stop::Store(error)
+        });
+        self.receiving.stop();
+        if let Stop::Store(error) = &stop {
+            self.events.tell(Event::Stopped { reason: error.to_string() });
+        }
+        self.stop.send_if_modified(|now| {
+            let first = now.is_none();
+            if first {
+                *now = Some(stop.clone());
+            }
+            first
+        });
+        if let State::Up { link, .. } = &state {
+            // What is written has to leave first: a close overtakes it.
+            for sender in [&link.submit, &link.notify, &link.sync] {
+                drop(tokio::time::timeout(FAREWELL, sender.flush()).await);
+            }
+            link.connection.close(CloseCode::Done, "the client is closed");
+        }
+        self.endpoint.close(CloseCode::Done, "the client is closed");
+        drop(tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await);
+        drop(self.commits.store().close().await);
+    }
+}
+
+impl State {
+    /// Cancel-safe: news is either returned or still waits.
+    async fn next(&mut self, clock: &dyn crate::time::Clock) -> News {
+        match self {
+            Self::Waiting(until) => {
+                sleep_until(clock, Some(*until)).await;
+                News::Due
+            }
+            Self::Connecting(connecting) => News::Connected(connecting.await),
+            Self::Up { link, .. } => match link.next().await {
+                Ok((stream, frame)) => News::Frame(stream, frame),
+                Err(error) => News::Lost(error),
+            },
+            Self::Stopped => std::future::pending().await,
+        }
+    }
+}
+
+async fn writable(blocked: Option<&FrameSender>) {
+    if let Some(sender) = blocked {
+        // A broken stream shows when it is read.
+        drop(sender.writable().await);
+    }
+}

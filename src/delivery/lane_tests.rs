@@ -1,0 +1,191 @@
+//! A lane's row against a model that remembers every number by itself.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::RejectReason;
+
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+fn rejected(text: &str) -> Verdict {
+    Verdict::here(Outcome::Rejected { reason: RejectReason::Refused, text: Some(text.to_owned()), maybe_taken: false })
+}
+
+const EXPIRED: Verdict = Verdict::here(Outcome::Expired { maybe_taken: false });
+
+fn verdicts() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        4 => Just(Verdict::DELIVERED),
+        2 => Just(EXPIRED),
+        1 => Just(UNKNOWN),
+        1 => "[a-c]{0,2}".prop_map(|text| rejected(&text)),
+        1 => Just(Verdict { relay: Some(crate::id::RelayId::from_bytes([7; 32])), ..EXPIRED }),
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Accept { skip: u64 },
+    Refuse { skip: u64, verdict: Verdict },
+    Settle { n: u64, verdict: Verdict },
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let skip = prop_oneof![4 => Just(0u64), 1 => 0u64..4];
+    prop_oneof![
+        4 => skip.clone().prop_map(|skip| Step::Accept { skip }),
+        1 => (skip, verdicts().prop_filter("ends otherwise", |v| *v != Verdict::DELIVERED)).prop_map(|(skip, verdict)| Step::Refuse { skip, verdict }),
+        5 => (1u64..60, verdicts()).prop_map(|(n, verdict)| Step::Settle { n, verdict }),
+    ]
+}
+
+fn read_back(row: &LaneRow) -> Result<LaneRow, crate::delivery::Damaged> {
+    let mut bytes = Vec::new();
+    row.encode(&mut bytes);
+    LaneRow::decode(&bytes)
+}
+
+proptest! {
+    #[test]
+    fn a_row_behaves_like_a_list_of_every_number(steps in prop::collection::vec(steps(), 0..80), from in 1u64..40, length in 0u64..60, max_runs in 1usize..12) {
+        let (mut row, mut model) = (LaneRow::new(NOW), BTreeMap::<u64, Fate>::new());
+        let mut last = 0;
+        for step in steps {
+            match step {
+                Step::Accept { skip } | Step::Refuse { skip, .. } => {
+                    model.extend((last + 1..=last + skip).map(|n| (n, Fate::Ended(UNKNOWN))));
+                    last += skip + 1;
+                    if let Step::Refuse { verdict, .. } = step {
+                        row.refuse(last, verdict.clone(), NOW);
+                        model.insert(last, Fate::Ended(verdict));
+                    } else {
+                        row.accept(last, 10, NOW);
+                        model.insert(last, Fate::Pending);
+                    }
+                }
+                Step::Settle { n, verdict } => {
+                    let pending = model.get(&n) == Some(&Fate::Pending);
+                    prop_assert_eq!(row.settle(n, 10, verdict.clone(), NOW), pending);
+                    if pending {
+                        model.insert(n, Fate::Ended(verdict));
+                    }
+                }
+            }
+            prop_assert_eq!(row.last(), last);
+            let pending = model.values().filter(|fate| **fate == Fate::Pending).count() as u64;
+            prop_assert_eq!((row.pending(), row.pending_bytes()), (pending, 10 * pending));
+            prop_assert_eq!(row.resting_since().is_some(), pending == 0);
+        }
+        for n in 1..=last + 2 {
+            prop_assert_eq!(row.fate(n), model.get(&n).cloned().unwrap_or(Fate::Unseen));
+        }
+        prop_assert_eq!(read_back(&row), Ok(row.clone()));
+
+        // The answer to a question says the same, in pieces that follow each other.
+        let (mut at, to) = (from, from + length);
+        let mut told = BTreeMap::new();
+        loop {
+            let state = row.state(at, to, max_runs);
+            prop_assert!(state.upto <= to && state.delivered.len() + state.exceptions.len() <= max_runs);
+            told.extend(state.delivered.numbers().map(|n| (n, Verdict::DELIVERED)));
+            told.extend(state.exceptions.iter().flat_map(|run| (run.from..=run.to).map(|n| (n, run.verdict.clone()))));
+            prop_assert!(told.keys().all(|n| (from..=state.upto).contains(n)));
+            if state.upto == to {
+                break;
+            }
+            prop_assert!(state.upto >= at, "no progress");
+            at = state.upto + 1;
+        }
+        for n in from..=to {
+            let ended = match model.get(&n) {
+                Some(Fate::Ended(verdict)) => Some(verdict),
+                _ => None,
+            };
+            prop_assert_eq!(told.get(&n), ended, "number {}", n);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_row_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..100), at in 0usize..40, bit in 0u8..8) {
+        let _row = LaneRow::decode(&bytes);
+        let mut row = LaneRow::new(NOW);
+        row.accept(3, 10, NOW);
+        row.refuse(7, rejected("no"), NOW);
+        row.accept(8, 10, NOW);
+        let mut bytes = Vec::new();
+        row.encode(&mut bytes);
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1 << bit;
+        }
+        if let Ok(row) = LaneRow::decode(&bytes) {
+            prop_assert_eq!(read_back(&row), Ok(row.clone()));
+            let _state = row.state(1, u64::MAX, 100);
+        }
+    }
+}
+
+#[test]
+fn a_million_delivered_and_a_million_expired_are_a_few_bytes() {
+    let mut row = LaneRow::new(NOW);
+    for n in 1..=1_000_000 {
+        row.accept(n, 300, NOW);
+        row.settle(n, 300, if n <= 500_000 { Verdict::DELIVERED } else { EXPIRED }, NOW);
+    }
+    let mut bytes = Vec::new();
+    row.encode(&mut bytes);
+    assert!(bytes.len() < 24, "{} bytes", bytes.len());
+    assert_eq!(row.state(1, 2_000_000, 10).exceptions.len(), 1);
+}
+
+#[test]
+fn beyond_the_bound_the_oldest_exceptions_become_uncertain_and_never_delivered() {
+    let mut row = LaneRow::new(NOW);
+    let runs = MAX_EXCEPTION_RUNS as u64;
+    row.accept(1, 1, NOW);
+    row.accept(2, 1, NOW);
+    for n in (3..).step_by(2).take(MAX_EXCEPTION_RUNS + 10) {
+        row.accept(n, 1, NOW);
+        row.settle(n, 1, Verdict::DELIVERED, NOW);
+        row.refuse(n + 1, EXPIRED, NOW);
+    }
+    assert_eq!(row.exceptions.len(), MAX_EXCEPTION_RUNS);
+    // 3 delivered, 4 expired ... the lowest ten exceptions are gone, up to 22.
+    assert_eq!(row.fate(4), Fate::Ended(UNKNOWN));
+    assert_eq!(row.fate(21), Fate::Ended(UNKNOWN), "nobody knows which of them were delivered");
+    assert_eq!(row.fate(23), Fate::Ended(Verdict::DELIVERED));
+    assert_eq!(row.fate(24), Fate::Ended(EXPIRED));
+    assert_eq!(row.fate(2), Fate::Pending, "what is pending is known by itself");
+    assert!(row.settle(1, 1, Verdict::DELIVERED, NOW) && row.settle(2, 1, EXPIRED, NOW));
+    assert_eq!((row.fate(1), row.fate(2)), (Fate::Ended(UNKNOWN), Fate::Ended(UNKNOWN)));
+    assert_eq!(row.last(), 2 * (runs + 10) + 2);
+    assert_eq!(read_back(&row), Ok(row));
+}
+
+#[test]
+fn beyond_the_bound_the_oldest_refusals_lose_their_words_alone() {
+    let mut row = LaneRow::new(NOW);
+    let words = |n: u64| format!("{n:0>256}");
+    for n in 1..=100 {
+        row.accept(n, 1, NOW);
+        row.settle(n, 1, rejected(&words(n)), NOW);
+    }
+    let Fate::Ended(oldest) = row.fate(1) else { panic!("pending") };
+    assert_eq!(oldest.outcome, Outcome::Rejected { reason: RejectReason::Refused, text: None, maybe_taken: false });
+    assert_eq!(row.fate(100), Fate::Ended(rejected(&words(100))));
+    let mut bytes = Vec::new();
+    row.encode(&mut bytes);
+    assert!(bytes.len() < MAX_TEXT_BYTES + 1000, "{} bytes", bytes.len());
+}
+
+#[test]
+fn a_row_rests_from_the_last_use_on() {
+    let mut row = LaneRow::new(NOW);
+    row.accept(1, 1, NOW);
+    assert_eq!(row.resting_since(), None);
+    let later = NOW + 5 * TOUCH;
+    row.settle(1, 1, Verdict::DELIVERED, later);
+    let since = row.resting_since().unwrap();
+    assert!(since >= later && since <= later + TOUCH);
+}

@@ -1,0 +1,137 @@
+//! Where the bytes of a store lie, and the watch over its syncs.
+
+use std::fmt;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use redb::{BackendError, StorageBackend};
+
+/// Opens the medium of a store anew; called again whenever the store has to be reopened.
+pub type OpenMedium = dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync;
+
+/// Where a store keeps its bytes.
+#[derive(Clone)]
+pub enum Backend {
+    /// A file. Created if there is none; locked against other processes.
+    File(PathBuf),
+    /// Memory: gone with the process. For tests.
+    Memory,
+    /// A medium that is wholly the store's own, such as a simulated disk. An empty one, or one on which the
+    /// creation was cut off, becomes a new store.
+    Custom(Arc<OpenMedium>),
+}
+
+impl Backend {
+    /// What to call it in a message to a person.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Memory => Path::new("(memory)"),
+            Self::Custom(_) => Path::new("(custom medium)"),
+        }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backend({})", self.path().display())
+    }
+}
+
+/// What became of the syncs of one store, in all its openings.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SyncWatch(Arc<Syncs>);
+
+#[derive(Debug, Default)]
+struct Syncs {
+    succeeded: AtomicU64,
+    failed: AtomicBool,
+}
+
+impl SyncWatch {
+    /// Whether a sync failed: from then on nobody knows what the disk holds.
+    pub(super) fn failed(&self) -> bool {
+        self.0.failed.load(Ordering::SeqCst)
+    }
+
+    /// How many succeeded.
+    pub(super) fn succeeded(&self) -> u64 {
+        self.0.succeeded.load(Ordering::SeqCst)
+    }
+}
+
+/// A backend whose failed syncs are noted. redb reports every I/O error alike, but a failed sync must never be
+/// followed by another attempt: the kernel may have dropped the dirty pages and call the next sync a success.
+#[derive(Debug)]
+pub(super) struct Watched {
+    inner: Box<dyn StorageBackend>,
+    watch: SyncWatch,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Box<dyn StorageBackend>, watch: &SyncWatch) -> Self {
+        Self { inner, watch: watch.clone() }
+    }
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.watch.failed() {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
+        let synced = self.inner.sync_data();
+        match synced {
+            Ok(()) => self.watch.0.succeeded.fetch_add(1, Ordering::SeqCst),
+            Err(_) => u64::from(self.watch.0.failed.swap(true, Ordering::SeqCst)),
+        };
+        synced
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,19 @@
+//! The embedded engine: one redb file, one writer, group commit.
+//!
+//! [`file`] opens, creates and reopens a file and knows which errors end a process; [`writer`] gathers requests
+//! into transactions. Both know nothing of mailboxes and serve the client's store as well; the tables of the
+//! relay stand beside them. redb's types stay inside this module, but for the storage backend that a simulation
+//! passes in.
+
+mod backend;
+#[cfg(test)]
+pub(crate) mod disk;
+mod fault;
+pub mod file;
+#[cfg(test)]
+mod file_tests;
+mod open;
+pub mod writer;
+
+pub use backend::{Backend, OpenMedium};
+pub use fault::Fault;

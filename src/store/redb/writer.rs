@@ -1,0 +1,384 @@
+//! Group commit: requests of many tasks meet in one write transaction, are synced together, then answered.
+//!
+//! What a request means is the [`Engine`]'s affair; this file gathers, commits, answers, and decides how far a
+//! failure reaches. While one transaction syncs, the next requests queue up, so the groups grow with the load.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use redb::{ReadTransaction, WriteTransaction};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::fault::Fault;
+use super::file::StoreFile;
+use crate::store::{Reply, StoreError};
+
+/// The most one transaction takes: more gives no more throughput, but longer waits for its last request.
+const GROUP_OPS: usize = 8192;
+/// The same in bytes; one request always goes.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// From here on [`Writer::room`] waits. Who asks it before reading more from the network is slowed down
+/// before memory fills.
+const QUEUE_BYTES: usize = 64 << 20;
+/// The same in operations.
+const QUEUE_OPS: usize = 1 << 18;
+/// From here on requests that carry messages are answered `Unavailable`; the others are small and bounded by
+/// the number of sessions.
+const QUEUE_MAX_BYTES: usize = 4 * QUEUE_BYTES;
+
+/// Reads at a time. Each holds a thread; more would only queue for the disk.
+const READS: usize = 16;
+
+/// How a writer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriterMode {
+    /// On a thread of its own; reads on tokio's blocking threads. A tokio runtime is needed for reads.
+    #[default]
+    Thread,
+    /// On the call that submits, with a transaction for each request, and reads on the call that asks: the
+    /// same every time, for simulation.
+    Inline,
+}
+
+/// How much a request weighs in a transaction and in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// Operations; at least 1.
+    pub ops: usize,
+    /// Bytes of messages it carries; 0 for none.
+    pub bytes: usize,
+}
+
+/// What requests mean. An engine keeps in memory only what it can rebuild or roll back.
+pub trait Engine: Send + 'static {
+    /// What is asked for. Not consumed: where another request spoils a transaction, this one is done again.
+    type Request: Send + 'static;
+    /// What a request is answered with.
+    type Answer: Send + 'static;
+    /// The open tables of one transaction, and rows kept in memory until its end.
+    type Work<'t>;
+
+    /// Opens the tables.
+    ///
+    /// # Errors
+    /// [`Fault::Storage`] gives the transaction up.
+    fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Self::Work<'t>, Fault>;
+
+    /// Does one request.
+    ///
+    /// # Errors
+    /// See [`Fault`]; with [`Fault::Refused`] nothing may have been changed.
+    fn apply(&mut self, work: &mut Self::Work<'_>, request: &Self::Request) -> Result<Self::Answer, Fault>;
+
+    /// Writes the rows kept in memory. False if there is nothing to commit.
+    ///
+    /// # Errors
+    /// [`Fault::Storage`] gives the transaction up.
+    fn finish(&mut self, work: Self::Work<'_>) -> Result<bool, Fault>;
+
+    /// The transaction is on the disk (or had nothing to commit): publish what it did. Answers follow.
+    fn committed(&mut self);
+
+    /// The transaction is undone: so is everything kept in memory about it.
+    fn aborted(&mut self);
+
+    /// The storage failed: the disk may be full.
+    fn failed(&mut self) {}
+
+    /// How much the request weighs.
+    fn weight(request: &Self::Request) -> Weight;
+}
+
+struct Job<E: Engine> {
+    request: E::Request,
+    reply: oneshot::Sender<Result<E::Answer, StoreError>>,
+    weight: Weight,
+}
+
+struct Queue<E: Engine> {
+    jobs: VecDeque<Job<E>>,
+    ops: usize,
+    bytes: usize,
+    closing: bool,
+    done: bool,
+}
+
+struct Shared<E: Engine> {
+    file: StoreFile,
+    mode: WriterMode,
+    engine: Mutex<E>,
+    queue: Mutex<Queue<E>>,
+    filled: Condvar,
+    /// Told whenever the queue has become shorter, and at the end.
+    room: Notify,
+    reads: Semaphore,
+}
+
+/// The one who writes to a store file. Dropping it lets what is queued be done and closes the file.
+pub struct Writer<E: Engine> {
+    shared: Arc<Shared<E>>,
+}
+
+impl<E: Engine> std::fmt::Debug for Writer<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("file", &self.shared.file).field("mode", &self.shared.mode).finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while a lock is held condemns the store (see `carry_out`), so nobody works on after it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<E: Engine> Writer<E> {
+    /// Starts a writer; in [`WriterMode::Thread`] on a thread of this name.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread.
+    pub fn start(file: StoreFile, engine: E, mode: WriterMode, name: &str) -> std::io::Result<Self> {
+        let queue = Queue { jobs: VecDeque::new(), ops: 0, bytes: 0, closing: false, done: false };
+        let shared = Arc::new(Shared {
+            file,
+            mode,
+            engine: Mutex::new(engine),
+            queue: Mutex::new(queue),
+            filled: Condvar::new(),
+            room: Notify::new(),
+            reads: Semaphore::new(READS),
+        });
+        if mode == WriterMode::Thread {
+            let shared = shared.clone();
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || shared.run())?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// The file it writes to.
+    #[must_use]
+    pub fn file(&self) -> &StoreFile {
+        &self.shared.file
+    }
+
+    /// Hands in a request. It is in the queue when this call returns, whatever becomes of the reply.
+    pub fn submit(&self, request: E::Request) -> Reply<E::Answer> {
+        let weight = E::weight(&request);
+        let (reply, answer) = oneshot::channel();
+        let job = Job { request, reply, weight };
+        match self.shared.mode {
+            WriterMode::Thread => self.shared.enqueue(job),
+            WriterMode::Inline if lock(&self.shared.queue).closing => job.answer(Err(StoreError::Closed)),
+            WriterMode::Inline => self.shared.carry_out(vec![job]),
+        }
+        Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+
+    /// Waits until the queue is short enough to take more. A session that asks before it reads from its peer
+    /// makes the peer wait instead of the memory grow.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn room(&self) {
+        let shared = &self.shared;
+        loop {
+            let mut notified = pin!(shared.room.notified());
+            notified.as_mut().enable();
+            if lock(&shared.queue).has_room() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Reads in a transaction of its own, which ends with `look`.
+    pub fn read<T, F>(&self, look: F) -> Reply<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        if shared.mode == WriterMode::Inline {
+            let answer = shared.file.read(look);
+            return Box::pin(async move { answer });
+        }
+        Box::pin(async move {
+            let _permit = shared.reads.acquire().await.map_err(|_| StoreError::Closed)?;
+            let reader = shared.clone();
+            let read = tokio::task::spawn_blocking(move || reader.file.read(look)).await;
+            read.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string().into())))
+        })
+    }
+
+    /// Closes the file once all that is queued is done. Later requests are answered [`StoreError::Closed`].
+    pub fn close(&self) -> Reply<()> {
+        let shared = self.shared.clone();
+        shared.begin_closing();
+        Box::pin(async move {
+            loop {
+                let mut notified = pin!(shared.room.notified());
+                notified.as_mut().enable();
+                if lock(&shared.queue).done {
+                    return Ok(());
+                }
+                notified.await;
+            }
+        })
+    }
+}
+
+impl<E: Engine> Drop for Writer<E> {
+    fn drop(&mut self) {
+        self.shared.begin_closing();
+    }
+}
+
+impl<E: Engine> Queue<E> {
+    fn has_room(&self) -> bool {
+        self.closing || (self.bytes < QUEUE_BYTES && self.ops < QUEUE_OPS)
+    }
+
+    fn take_group(&mut self) -> Vec<Job<E>> {
+        let (mut group, mut ops, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(next) = self.jobs.front() {
+            (ops, bytes) = (ops + next.weight.ops, bytes + next.weight.bytes);
+            if !group.is_empty() && (ops > GROUP_OPS || bytes > GROUP_BYTES) {
+                break;
+            }
+            let Some(job) = self.jobs.pop_front() else { break };
+            self.ops -= job.weight.ops;
+            self.bytes -= job.weight.bytes;
+            group.push(job);
+        }
+        group
+    }
+}
+
+impl<E: Engine> Job<E> {
+    fn answer(self, answer: Result<E::Answer, StoreError>) {
+        // Who no longer waits gave up the answer, not the work.
+        drop(self.reply.send(answer));
+    }
+}
+
+/// Why a group was not committed.
+enum Spoiled {
+    /// The request at this place met a row that makes no sense.
+    Request(usize, StoreError),
+    /// All of it.
+    Group(StoreError),
+}
+
+impl<E: Engine> Shared<E> {
+    fn enqueue(&self, job: Job<E>) {
+        let mut queue = lock(&self.queue);
+        if queue.closing {
+            return job.answer(Err(StoreError::Closed));
+        }
+        if job.weight.bytes > 0 && queue.bytes + job.weight.bytes > QUEUE_MAX_BYTES {
+            return job.answer(Err(StoreError::Unavailable("too much waits to be written".into())));
+        }
+        queue.ops += job.weight.ops;
+        queue.bytes += job.weight.bytes;
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    fn begin_closing(&self) {
+        let mut queue = lock(&self.queue);
+        if !queue.closing {
+            queue.closing = true;
+            if self.mode == WriterMode::Inline {
+                queue.done = true;
+                self.file.close();
+            }
+        }
+        drop(queue);
+        self.filled.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// The writer's thread.
+    fn run(&self) {
+        loop {
+            let mut queue = lock(&self.queue);
+            while queue.jobs.is_empty() && !queue.closing {
+                queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            let group = queue.take_group();
+            drop(queue);
+            if group.is_empty() {
+                break;
+            }
+            self.room.notify_waiters();
+            self.carry_out(group);
+        }
+        self.file.close();
+        lock(&self.queue).done = true;
+        self.room.notify_waiters();
+    }
+
+    /// Does a group in one transaction and answers all of it. A request that meets a corrupt row is answered
+    /// alone, and the others are done again without it.
+    fn carry_out(&self, mut group: Vec<Job<E>>) {
+        let mut engine = lock(&self.engine);
+        while !group.is_empty() {
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(&mut engine, &group)));
+            match attempt.unwrap_or_else(|_| Err(Spoiled::Group(self.file.condemn("the writer met a bug")))) {
+                Ok(answers) => {
+                    for (job, answer) in group.into_iter().zip(answers) {
+                        job.answer(answer);
+                    }
+                    return;
+                }
+                Err(Spoiled::Request(at, error)) => {
+                    engine.aborted();
+                    tracing::error!(%error, "a row of the store is damaged");
+                    group.remove(at).answer(Err(error));
+                }
+                Err(Spoiled::Group(error)) => {
+                    engine.aborted();
+                    engine.failed();
+                    tracing::error!(%error, requests = group.len(), "the store could not write");
+                    for job in group {
+                        job.answer(Err(error.clone()));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, engine: &mut E, group: &[Job<E>]) -> Result<Vec<Result<E::Answer, StoreError>>, Spoiled> {
+        let writing = self.file.write().map_err(Spoiled::Group)?;
+        let mut answers = Vec::with_capacity(group.len());
+        match do_all(engine, writing.transaction(), group, &mut answers) {
+            // Questions alone cost no sync.
+            Ok(changed) => if changed { writing.commit() } else { writing.abort() }.map_err(Spoiled::Group)?,
+            Err((at, Fault::Corrupt(what))) => return Err(Spoiled::Request(at, StoreError::Unavailable(what))),
+            Err((_, fault)) => return Err(Spoiled::Group(writing.report(fault))),
+        }
+        engine.committed();
+        Ok(answers)
+    }
+}
+
+/// Does the requests; whether there is something to commit, or the place of the one that failed.
+fn do_all<E: Engine>(
+    engine: &mut E,
+    transaction: &WriteTransaction,
+    group: &[Job<E>],
+    answers: &mut Vec<Result<E::Answer, StoreError>>,
+) -> Result<bool, (usize, Fault)> {
+    let mut work = engine.begin(transaction).map_err(|fault| (0, fault))?;
+    for (at, job) in group.iter().enumerate() {
+        match engine.apply(&mut work, &job.request) {
+            Ok(answer) => answers.push(Ok(answer)),
+            Err(Fault::Refused(error)) => answers.push(Err(error)),
+            Err(fault) => return Err((at, fault)),
+        }
+    }
+    engine.finish(work).map_err(|fault| (0, fault))
+}
