@@ -1,6 +1,7 @@
 //! placeholder
 
 pub mod address;
+pub mod client;
 pub mod delivery;
 pub mod id;
 pub mod identity;

@@ -11,7 +11,7 @@ use crate::ranges::Ranges;
 /// MSG:R, sender to relay: here is a message. Sent once it is in the sender's outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MsgR {
-    /// Counts the requests of this session, from 0, in the order of sending.
+    /// Numbers the requests of this session, from 0, ascending.
     #[serde(rename = "q", deserialize_with = "wire::integer")]
     pub request: u64,
     /// The last number of this lane that the sender believes the relay to hold; 0 for none.

@@ -137,10 +137,10 @@ fn receive(
     expected: &mut Vec<Expected>,
 ) -> Result<usize, End> {
     let mut count = |frame, request| {
-        let what = "requests are numbered 0, 1, 2 ...";
-        let in_order = request == *next_request;
-        *next_request += 1;
-        if in_order { Ok(()) } else { Err(WireError::BadValue { frame, what }) }
+        let what = "each request has a higher number than the one before";
+        let ascends = request >= *next_request;
+        *next_request = request + 1;
+        if ascends { Ok(()) } else { Err(WireError::BadValue { frame, what }) }
     };
     match frame {
         Frame::MsgR(message) => {

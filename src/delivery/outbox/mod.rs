@@ -254,6 +254,12 @@ impl Outbox {
         self.offer(now)
     }
 
+    /// A polled request was not sent after all, because its message is resolved: nothing is to be waited for.
+    pub fn withdraw(&mut self, request: u64) {
+        // Its number is one that was made, so this cannot fail.
+        drop(self.answered(request, FrameType::MsgA));
+    }
+
     /// MSG:A came.
     ///
     /// # Errors

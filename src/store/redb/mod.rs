@@ -6,6 +6,7 @@
 //! passes in.
 
 mod backend;
+pub mod client;
 #[cfg(test)]
 pub(crate) mod disk;
 mod fault;
