@@ -84,8 +84,10 @@ pub struct TransportLimits {
     /// How often a client says that it is there. 15 s: below the 30 s after which many NATs forget a UDP flow.
     /// Shorter costs a phone's battery.
     pub keep_alive: Duration,
-    /// The least time between two stateless resets. 100 us, so that 20,000 clients learn of a restart within
-    /// two seconds; each reset is smaller than the packet that causes it, so nothing can be amplified.
+    /// The least time between two stateless resets. None: quinn looks at the clock once for all packets it reads
+    /// in one go, so any other value answers one of many clients that speak at once after a restart, and the
+    /// others only at their next retransmission (300 clients: all within 10 ms, against 1.7 s for the first 20
+    /// with 100 us). A reset is smaller than the packet that causes it, so nothing can be amplified.
     pub min_reset_interval: Duration,
 }
 
@@ -98,7 +100,7 @@ impl Default for TransportLimits {
             max_without_hello: 1000,
             idle_timeout: Duration::from_secs(45),
             keep_alive: Duration::from_secs(15),
-            min_reset_interval: Duration::from_micros(100),
+            min_reset_interval: Duration::ZERO,
         }
     }
 }
