@@ -337,3 +337,43 @@ impl ConnectionIdGenerator for KeyedConnectionIds {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Same(u8);
+    impl Entropy for Same {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
+    #[test]
+    fn ids_of_an_identity_are_known_again_by_it_alone() {
+        let ids = |key: u8, chance: u8| KeyedConnectionIds::new(&[key; 32], Chance::new(&Same(chance)));
+        let (mut before, after, other) = (ids(1, 1), ids(1, 2), ids(2, 1));
+        for _ in 0..1000 {
+            let id = before.generate_cid();
+            assert!(after.validate(&id).is_ok() && other.validate(&id).is_err());
+            for bit in 0..8 * CID_BYTES {
+                let mut changed = id.to_vec();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                assert!(after.validate(&ConnectionId::new(&changed)).is_err());
+            }
+        }
+        assert!(after.validate(&ConnectionId::new(&[0; 3])).is_err());
+    }
+
+    #[test]
+    fn the_same_chance_gives_the_same_ids_and_never_one_twice() {
+        let run = |chance| {
+            let mut ids = KeyedConnectionIds::new(&[1; 32], Chance::new(&Same(chance)));
+            (0..1000).map(|_| ids.generate_cid().to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        assert_eq!(run(1).into_iter().collect::<std::collections::BTreeSet<_>>().len(), 1000);
+    }
+}

@@ -500,7 +500,8 @@ async fn what_is_no_protocol_is_named_and_closes_the_connection() {
     let cut_map = [&opening()[..], &[0, 0, 0, 2, 0x02, 0x02, 0x81, 0xa1]].concat();
     let unknown = [&opening()[..], &[0, 0, 0, 1, 0x7f, 0xff, 0x80]].concat();
     let cut = [&opening()[..], &bytes(&[ack(1)])[..7]].concat();
-    let cases: [(&str, Vec<u8>, fn(&WireError) -> bool, CloseCode); 8] = [
+    type Case = (&'static str, Vec<u8>, fn(&WireError) -> bool, CloseCode);
+    let cases: [Case; 8] = [
         ("too long", long, |e| matches!(e, WireError::FrameTooLong { .. }), CloseCode::FrameTooLong),
         ("by far", longest_prefix, |e| matches!(e, WireError::FrameTooLong { .. }), CloseCode::FrameTooLong),
         ("a cut map", cut_map, |e| matches!(e, WireError::Malformed { .. }), CloseCode::Malformed),
@@ -529,6 +530,24 @@ async fn what_is_no_protocol_is_named_and_closes_the_connection() {
         let reason = within(5 * SECOND, pair.client.closed()).await;
         assert_eq!(reason.code(), Some(code), "{name}: {reason}");
     }
+}
+
+#[tokio::test]
+async fn a_client_cannot_make_a_relay_keep_more_than_its_windows() {
+    let pair = pair().await;
+    let mut streams = Vec::new();
+    let mut kept = 0;
+    for _ in 0..16 {
+        let (mut raw, back) = pair.client.quinn().open_bi().await.unwrap();
+        let mut of_stream = 0;
+        while let Ok(written) = tokio::time::timeout(SECOND / 5, raw.write(&[0; 64 << 10])).await {
+            of_stream += written.unwrap();
+        }
+        assert!(of_stream <= 1 << 20, "{of_stream}");
+        kept += of_stream;
+        streams.push((raw, back));
+    }
+    assert!(kept <= 2 << 20, "{kept}");
 }
 
 #[tokio::test]
