@@ -31,7 +31,7 @@ use self::engine::{RelayEngine, Reported, Request, take_interrupted};
 use self::fences::Fences;
 use self::space::SpaceWatch;
 use super::backend::Backend;
-use super::file::{OpenError, StoreFile};
+use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
 use super::writer::{Writer, WriterMode};
 use crate::id::{PeerId, StoreId};
 use crate::protocol::{Durability, Status};
@@ -60,8 +60,24 @@ pub struct OpenOptions {
     pub entropy: SharedEntropy,
     /// On which thread it writes.
     pub writer: WriterMode,
-    /// Memory for pages; see [`DEFAULT_CACHE_BYTES`](super::file::DEFAULT_CACHE_BYTES).
+    /// Memory for pages; see [`DEFAULT_CACHE_BYTES`].
     pub cache_bytes: usize,
+}
+
+impl OpenOptions {
+    /// A store with the default limits, on a thread of its own, that does not look at the room on its disk.
+    #[must_use]
+    pub fn new(backend: Backend, clock: SharedClock, entropy: SharedEntropy) -> Self {
+        Self {
+            backend,
+            free_space: FreeSpace::Unlimited,
+            limits: StoreLimits::default(),
+            clock,
+            entropy,
+            writer: WriterMode::default(),
+            cache_bytes: DEFAULT_CACHE_BYTES,
+        }
+    }
 }
 
 /// A relay's store in a redb file. Dropping it does what is queued and closes the file, without waiting for
