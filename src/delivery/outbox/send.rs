@@ -76,9 +76,9 @@ impl Outbox {
             }
             (item.offered, item.late, item.sent) = (true, false, true);
             let (n, bytes, key, deadline) = (item.n, item.bytes, item.key, item.deadline);
-            // What the relay has accepted it holds, whatever was sent last. (A number at or below `base` is a
-            // duplicate there; its `prev` does not matter.)
-            let prev = if n > lane.base { lane.cursor.max(lane.base) } else { lane.cursor };
+            // What the relay has accepted it holds, whatever was sent last. A number at or below that is a
+            // duplicate there, whose `prev` does not matter; but it is below its own number, always.
+            let prev = lane.cursor.max(lane.base).min(n.saturating_sub(1));
             lane.cursor = lane.cursor.max(n);
             let round = lane.round;
             // Take turns between lanes.
