@@ -83,6 +83,8 @@ pub struct Outbox {
     pairs: BTreeMap<Pair, Vec<u64>>,
     next_lane: u64,
     store: Option<StoreId>,
+    /// Stores on their way to the disk: those of all sessions, since one may be replaced meanwhile.
+    remembering: usize,
     session: Option<Session>,
     round_trip: RoundTrip,
     ready: VecDeque<u64>,
@@ -105,6 +107,7 @@ impl Outbox {
             pairs: BTreeMap::new(),
             next_lane: 0,
             store,
+            remembering: 0,
             session: None,
             round_trip,
             ready: VecDeque::new(),
@@ -171,17 +174,16 @@ impl Outbox {
     /// A session began, with this store behind it.
     pub fn connect(&mut self, store: StoreId, durability: Durability) {
         self.disconnect();
-        let remembering = self.store != Some(store);
-        if remembering {
+        if self.store != Some(store) {
             for item in self.lanes.values_mut().flat_map(|lane| &mut lane.items) {
                 item.foreign |= item.offered;
             }
             self.store = Some(store);
+            self.remembering += 1;
             self.effects.push_back(Effect::Remember(store));
         }
         let mut session = Session {
             durability,
-            remembering,
             next_request: 0,
             flights: VecDeque::new(),
             window_messages: 0,
@@ -209,11 +211,9 @@ impl Outbox {
         self.session = Some(session);
     }
 
-    /// The store's id is durable.
+    /// One [`Effect::Remember`] is durable: to be called once for each, in their order.
     pub const fn remembered(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.remembering = false;
-        }
+        self.remembering = self.remembering.saturating_sub(1);
     }
 
     /// The session is over; all that waits goes out again in the next one.
@@ -244,7 +244,7 @@ impl Outbox {
 
     /// What to send next.
     pub fn poll_request(&mut self, now: Moment) -> Option<Request> {
-        let session = self.session.as_mut().filter(|session| !session.remembering)?;
+        let session = self.session.as_ref().filter(|_| self.remembering == 0)?;
         if !session.asks.is_empty() {
             return Some(self.ask(now));
         }

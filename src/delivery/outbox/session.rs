@@ -29,8 +29,6 @@ pub(super) enum Flight {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) durability: Durability,
-    /// Waits for the store's id to be durable.
-    pub(super) remembering: bool,
     pub(super) next_request: u64,
     /// The unanswered requests, from number `next_request - flights.len()` on; `None` for an answered one.
     pub(super) flights: VecDeque<Option<Flight>>,
