@@ -244,14 +244,8 @@ impl Outbox {
 
     /// What to send next.
     pub fn poll_request(&mut self, now: Moment) -> Option<Request> {
-        let session = self.session.as_ref().filter(|_| self.remembering == 0)?;
-        if !session.asks.is_empty() {
-            return Some(self.ask(now));
-        }
-        if !session.closes.is_empty() {
-            return Some(self.close());
-        }
-        self.offer(now)
+        self.session.as_ref().filter(|_| self.remembering == 0)?;
+        self.ask(now).or_else(|| self.close()).or_else(|| self.offer(now))
     }
 
     /// A polled request was not sent after all, because its message is resolved: nothing is to be waited for.

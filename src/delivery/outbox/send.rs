@@ -9,7 +9,7 @@ use crate::protocol::{CloseR, LaneQuestion, WhereR};
 use crate::time::Moment;
 
 impl Outbox {
-    pub(super) fn ask(&mut self, now: Moment) -> Request {
+    pub(super) fn ask(&mut self, now: Moment) -> Option<Request> {
         let mut lanes = Vec::new();
         let mut questions = Vec::new();
         while let Some(session) = &mut self.session
@@ -27,23 +27,30 @@ impl Outbox {
             lanes.push((number, from, to));
             questions.push(LaneQuestion { lane: lane_ref(&lane.key, self.options.submitter), from, to });
         }
+        if lanes.is_empty() {
+            return None;
+        }
         let request = self.fly(Flight::Ask { lanes, at: now });
-        Request::Ask(WhereR { request, lanes: questions })
+        Some(Request::Ask(WhereR { request, lanes: questions }))
     }
 
-    pub(super) fn close(&mut self) -> Request {
+    pub(super) fn close(&mut self) -> Option<Request> {
         let mut numbers = Vec::new();
         let mut lanes = Vec::new();
         while let Some(session) = &mut self.session
             && lanes.len() < MAX_LANES_ASKED
             && let Some(number) = session.closes.pop_front()
         {
-            let Some(lane) = self.lanes.get(&number) else { continue };
+            // A message may have entered since; the lane is over once that one is.
+            let Some(lane) = self.lanes.get(&number).filter(|lane| lane.is_over()) else { continue };
             lanes.push(lane_ref(&lane.key, self.options.submitter));
             numbers.push(number);
         }
+        if lanes.is_empty() {
+            return None;
+        }
         let request = self.fly(Flight::Close { lanes: numbers });
-        Request::Close(CloseR { request, lanes })
+        Some(Request::Close(CloseR { request, lanes }))
     }
 
     pub(super) fn offer(&mut self, now: Moment) -> Option<Request> {
