@@ -54,10 +54,9 @@ impl Outbox {
     }
 
     pub(super) fn offer(&mut self, now: Moment) -> Option<Request> {
-        let session = self.session.as_ref()?;
-        let unanswered = session.flights.len();
+        let session = self.session.as_mut()?;
         if session.window_messages >= self.options.window_messages
-            || unanswered >= self.options.window_messages.saturating_mul(REPEATS_KEPT)
+            || !session.has_place(self.options.window_messages.saturating_mul(REPEATS_KEPT))
         {
             return None;
         }
