@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use effect::{Effect, Entry, Offer, Receipt, Request, Restored};
-use lane::{Item, Known, Lane};
+use lane::{Item, Known, Lane, Pace};
 use session::{Flight, Session};
 
 use super::retry::RoundTrip;
@@ -193,7 +193,7 @@ impl Outbox {
         };
         for (number, lane) in &mut self.lanes {
             lane.set_back(lane.base);
-            lane.late = 0;
+            (lane.late, lane.pace) = (0, Pace::Free);
             for item in &mut lane.items {
                 (item.late, item.sent) = (false, false);
             }
@@ -251,7 +251,12 @@ impl Outbox {
     /// A polled request was not sent after all, because its message is resolved: nothing is to be waited for.
     pub fn withdraw(&mut self, request: u64) {
         // Its number is one that was made, so this cannot fail.
-        drop(self.answered(request, FrameType::MsgA));
+        if let Ok(Some(Flight::Offer { lane: number, round, .. })) = self.answered(request, FrameType::MsgA)
+            && let Some(lane) = self.lanes.get_mut(&number).filter(|lane| lane.round == round)
+        {
+            lane.free_pace();
+            self.wake(number);
+        }
     }
 
     /// MSG:A came.
@@ -383,6 +388,7 @@ impl Outbox {
             cursor: 0,
             known: Known::Answered,
             held: None,
+            pace: Pace::Free,
             unaccepted: 0,
             late: 0,
             unpersisted: 0,

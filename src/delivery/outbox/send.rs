@@ -1,6 +1,6 @@
 //! The outbox's sending half: which request goes out next.
 
-use super::lane::Known;
+use super::lane::{Known, Pace};
 use super::session::Flight;
 use super::{Offer, Outbox, REPEATS_KEPT, Request, lane_ref};
 use crate::id::Pair;
@@ -86,6 +86,9 @@ impl Outbox {
             // duplicate there, whose `prev` does not matter; but it is below its own number, always.
             let prev = lane.cursor.max(lane.base).min(n.saturating_sub(1));
             lane.cursor = lane.cursor.max(n);
+            if lane.pace == Pace::OneNext {
+                lane.pace = Pace::OneSent;
+            }
             let round = lane.round;
             // Take turns between lanes.
             self.ready.rotate_left(1);
@@ -107,7 +110,8 @@ impl Outbox {
 
     pub(super) fn may_send(&mut self, number: u64) -> bool {
         let Some(lane) = self.lanes.get_mut(&number) else { return false };
-        let free = lane.known == Known::Answered && lane.held.is_none() && lane.given_up == 0;
+        let paced = lane.pace != Pace::OneSent && lane.held.is_none();
+        let free = lane.known == Known::Answered && paced && lane.given_up == 0;
         let pair = lane.key.pair;
         free && lane.next_to_send().is_some() && self.older_lanes_are_done(number, pair)
     }
