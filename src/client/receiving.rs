@@ -69,13 +69,19 @@ struct Asked {
     sent: Option<Moment>,
 }
 
-/// Somebody who wants to know what waits.
+/// Somebody who wants to know what waits, from one sender alone if one is named.
 #[derive(Debug)]
-struct StatusAsked {
+struct StatusWanted {
     sender: Option<PeerId>,
     reply: oneshot::Sender<Result<Status, Stop>>,
-    /// The request, and when it was sent.
-    asked: (u64, Moment),
+}
+
+/// The request for it, and when it was sent.
+#[derive(Debug)]
+struct StatusAsked {
+    request: u64,
+    sent: Moment,
+    wanted: StatusWanted,
 }
 
 /// See the head of this file.
@@ -100,7 +106,7 @@ pub(super) struct Receiving {
     next_ack: u64,
     next_sync: u64,
     asked: Option<Asked>,
-    statuses: VecDeque<(Option<PeerId>, oneshot::Sender<Result<Status, Stop>>)>,
+    statuses: VecDeque<StatusWanted>,
     statuses_asked: VecDeque<StatusAsked>,
     round_trip: RoundTrip,
     sync_trip: RoundTrip,
@@ -177,7 +183,7 @@ impl Receiving {
             self.owed.refused.extend(answers.refused);
         }
         // Asked again in the next session.
-        self.statuses.extend(self.statuses_asked.drain(..).map(|asked| (asked.sender, asked.reply)));
+        self.statuses.extend(self.statuses_asked.drain(..).map(|asked| asked.wanted));
     }
 
     /// No message will come any more.
@@ -188,7 +194,7 @@ impl Receiving {
 
     /// Wants to know what waits.
     pub(super) fn ask_status(&mut self, sender: Option<PeerId>, reply: oneshot::Sender<Result<Status, Stop>>) {
-        self.statuses.push_back((sender, reply));
+        self.statuses.push_back(StatusWanted { sender, reply });
     }
 
     /// Takes a frame of the notify stream or a sync stream.
@@ -201,11 +207,11 @@ impl Receiving {
             (Stream::Notify, Frame::AckA(confirmed)) => self.confirmed(confirmed.request),
             (Stream::Sync, Frame::PageA(page)) => self.page(page)?,
             (Stream::Sync, Frame::StatusA(answer)) => {
-                let place = self.statuses_asked.iter().position(|asked| asked.asked.0 == answer.request);
+                let place = self.statuses_asked.iter().position(|asked| asked.request == answer.request);
                 match place.and_then(|place| self.statuses_asked.remove(place)) {
                     Some(asked) => {
-                        self.sync_trip.sample(self.clock.now() - asked.asked.1);
-                        asked.reply.send(Ok(answer.status)).ok();
+                        self.sync_trip.sample(self.clock.now() - asked.sent);
+                        asked.wanted.reply.send(Ok(answer.status)).ok();
                     }
                     // It was asked again meanwhile.
                     None if answer.request < self.next_sync => {}
@@ -373,7 +379,7 @@ impl Receiving {
     /// Since when a page or a count is unanswered.
     fn oldest_sync(&self) -> Option<Moment> {
         let page = self.asked.as_ref().and_then(|asked| asked.sent);
-        let status = self.statuses_asked.front().map(|asked| asked.asked.1);
+        let status = self.statuses_asked.front().map(|asked| asked.sent);
         page.into_iter().chain(status).min()
     }
 
@@ -394,7 +400,7 @@ impl Receiving {
                 asked.sent = None;
             }
             for asked in self.statuses_asked.drain(..).rev() {
-                self.statuses.push_front((asked.sender, asked.reply));
+                self.statuses.push_front(asked.wanted);
             }
         }
     }
@@ -404,12 +410,12 @@ impl Receiving {
     pub(super) fn transmit(&mut self, link: &Link, closing: bool) -> Result<Option<FrameSender>, TransportError> {
         let now = self.clock.now();
         let Some(store) = self.store else { return Ok(None) };
-        while let Some((sender, reply)) = self.statuses.pop_front() {
-            if !link.sync.try_send(&StatusR { request: self.next_sync, sender }.into())? {
-                self.statuses.push_front((sender, reply));
+        while let Some(wanted) = self.statuses.pop_front() {
+            if !link.sync.try_send(&StatusR { request: self.next_sync, sender: wanted.sender }.into())? {
+                self.statuses.push_front(wanted);
                 return Ok(Some(link.sync.clone()));
             }
-            self.statuses_asked.push_back(StatusAsked { sender, reply, asked: (self.next_sync, now) });
+            self.statuses_asked.push_back(StatusAsked { request: self.next_sync, sent: now, wanted });
             self.next_sync += 1;
         }
         let page = usize::try_from(self.options.page_messages).unwrap_or(usize::MAX);
