@@ -15,7 +15,8 @@
 //! use posthouse::client::{Client, Draft};
 //! use posthouse::protocol::Outcome;
 //!
-//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
 //! # let store = RedbRelayStore::open(OpenOptions::new(Backend::Memory, clock.clone(), entropy.clone()))?;
 //! # let relay = Relay::start(RelayOptions {
@@ -41,8 +42,8 @@
 //! assert_eq!(sent.outcome().await?, Outcome::Delivered);
 //! # alice.close().await;
 //! # bob.close().await;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! # }).unwrap();
+//! # Ok(())
+//! # }
 //! ```
 
 mod commits;

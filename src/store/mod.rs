@@ -41,11 +41,19 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// The addresses of the clients whose sessions were open when the store was last left without a word.
     fn interrupted(&self) -> Vec<SocketAddr>;
 
-    /// Carries out a batch.
+    /// Carries out a batch. It has its place in the order of batches when this call returns.
     ///
     /// # Errors
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the batch.
     fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>>;
+
+    /// Waits until the store's queue has room. A session that awaits this before it reads more from its peer
+    /// makes the peer wait; one that does not may find its messages answered `Unavailable` under load.
+    ///
+    /// Cancel-safe.
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Takes up to `limit` messages whose time has run out from their mailboxes, records their outcomes, and
     /// says when to come again. Lane rows that nothing needs any more go as well.

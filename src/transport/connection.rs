@@ -145,4 +145,10 @@ impl Connection {
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.0.quinn.close_reason().map(CloseReason::from)
     }
+
+    /// What lies beneath, for tests that break the rules.
+    #[cfg(test)]
+    pub(super) fn quinn(&self) -> &quinn::Connection {
+        &self.0.quinn
+    }
 }
