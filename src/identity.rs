@@ -13,10 +13,14 @@ use std::sync::Arc;
 
 use ring::hkdf;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use rustls::pki_types::CertificateDer;
+use rustls::server::ParsedCertificate;
 
 use crate::id::{KEY_BYTES, PeerId, RelayId};
 use crate::random::Entropy;
-use crate::transport::key_of_certificate;
+
+/// What stands before the key in the SubjectPublicKeyInfo of an Ed25519 certificate (RFC 8410, section 4).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
 /// Bytes of an Ed25519 secret (RFC 8032, section 5.1.5).
 pub const SEED_BYTES: usize = 32;
@@ -177,6 +181,13 @@ impl Identity {
             Some(_) => Ok(Self::assemble(seed, certificate).unwrap_or(made)),
         }
     }
+}
+
+/// The Ed25519 key of a certificate; `None` if it is damaged or has a key of another kind.
+pub(crate) fn key_of_certificate(der: &[u8]) -> Option<[u8; KEY_BYTES]> {
+    let der = CertificateDer::from(der);
+    let spki = ParsedCertificate::try_from(&der).ok()?.subject_public_key_info();
+    spki.as_ref().strip_prefix(&SPKI_PREFIX)?.try_into().ok()
 }
 
 /// Whether `signature` is the holder of `signer`'s signature over `message`.

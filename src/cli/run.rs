@@ -1,5 +1,6 @@
 //! `posthouse run`: a relay, until it is told to stop.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +46,11 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<(), CliError> {
     let settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
     let filter = EnvFilter::builder().parse(&args.log).with_context(|| format!("--log {}", args.log));
-    tracing_subscriber::fmt().with_env_filter(filter.map_err(CliError::Usage)?).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.map_err(CliError::Usage)?)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     Ok(runtime.block_on(serve(&settings, args.json))?)
 }

@@ -43,7 +43,7 @@ const FORGET_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// Frames taken in one turn.
 const TURN_FRAMES: usize = 1024;
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Box<Link>, LinkError>> + Send>>;
 
 enum State {
     /// Until then.
@@ -60,7 +60,7 @@ enum State {
 /// What happened to the connection.
 enum News {
     Due,
-    Connected(Result<Link, LinkError>),
+    Connected(Result<Box<Link>, LinkError>),
     Frame(Stream, Frame),
     Lost(TransportError),
 }
@@ -150,7 +150,7 @@ impl Driver {
         let (push, credit) = self.receiving.hello();
         let hello = link::hello(push, credit, self.ack_timeout);
         let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
-        State::Connecting(Box::pin(async move { Link::open(&endpoint, &relay, hello).await }))
+        State::Connecting(Box::pin(async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) }))
     }
 
     /// Does all that can be done now. The stream to wait for, if one has no room.
@@ -239,7 +239,7 @@ impl Driver {
                 let status = link.hello.status.clone();
                 self.connection.send_replace(Connection::Open { status: status.clone() });
                 self.events.tell(Event::Connected { status });
-                *state = State::Up { link: Box::new(link), since: self.clock.now() };
+                *state = State::Up { link, since: self.clock.now() };
             }
             News::Lost(error) => return Err(error.into()),
             News::Frame(stream, frame) => {

@@ -55,6 +55,13 @@ enum Backlog {
     Done,
 }
 
+/// Somebody who wants to know what waits, from one sender alone if one is named.
+#[derive(Debug)]
+struct StatusWanted {
+    sender: Option<PeerId>,
+    reply: oneshot::Sender<Result<Status, Stop>>,
+}
+
 /// A page that was asked for, and the acknowledgements that went along.
 #[derive(Debug)]
 struct Asked {
@@ -84,8 +91,8 @@ pub(super) struct Receiving {
     next_ack: u64,
     next_sync: u64,
     asked: Option<Asked>,
-    statuses: VecDeque<(Option<PeerId>, oneshot::Sender<Result<Status, Stop>>)>,
-    statuses_asked: VecDeque<(u64, Option<PeerId>, oneshot::Sender<Result<Status, Stop>>)>,
+    statuses: VecDeque<StatusWanted>,
+    statuses_asked: VecDeque<(u64, StatusWanted)>,
     round_trip: RoundTrip,
 }
 
@@ -158,7 +165,7 @@ impl Receiving {
             self.owed.refused.extend(answers.refused);
         }
         // Asked again in the next session.
-        self.statuses.extend(self.statuses_asked.drain(..).map(|(_, sender, reply)| (sender, reply)));
+        self.statuses.extend(self.statuses_asked.drain(..).map(|(_, wanted)| wanted));
     }
 
     /// No message will come any more.
@@ -171,7 +178,7 @@ impl Receiving {
     pub(super) fn ask_status(&mut self, sender: Option<PeerId>, reply: oneshot::Sender<Result<Status, Stop>>) {
         // Without a session to come it would never be answered.
         if self.to_application.is_some() {
-            self.statuses.push_back((sender, reply));
+            self.statuses.push_back(StatusWanted { sender, reply });
         }
     }
 
@@ -186,7 +193,9 @@ impl Receiving {
             (Stream::Sync, Frame::PageA(page)) => self.page(page)?,
             (Stream::Sync, Frame::StatusA(answer)) => {
                 let asked = self.statuses_asked.pop_front_if(|(request, ..)| *request == answer.request);
-                let Some((_, _, reply)) = asked else { return Err(never_asked(FrameType::StatusA).into()) };
+                let Some((_, StatusWanted { reply, .. })) = asked else {
+                    return Err(never_asked(FrameType::StatusA).into());
+                };
                 reply.send(Ok(answer.status)).ok();
             }
             // What the relay says of itself; its closing says the same.
@@ -358,12 +367,12 @@ impl Receiving {
     pub(super) fn transmit(&mut self, link: &Link, closing: bool) -> Result<bool, TransportError> {
         let now = self.clock.now();
         let Some(store) = self.store else { return Ok(true) };
-        while let Some((sender, reply)) = self.statuses.pop_front() {
-            if !link.sync.try_send(&StatusR { request: self.next_sync, sender }.into())? {
-                self.statuses.push_front((sender, reply));
+        while let Some(wanted) = self.statuses.pop_front() {
+            if !link.sync.try_send(&StatusR { request: self.next_sync, sender: wanted.sender }.into())? {
+                self.statuses.push_front(wanted);
                 return Ok(false);
             }
-            self.statuses_asked.push_back((self.next_sync, sender, reply));
+            self.statuses_asked.push_back((self.next_sync, wanted));
             self.next_sync += 1;
         }
         let page = usize::try_from(self.options.page_messages).unwrap_or(usize::MAX);

@@ -28,6 +28,12 @@ const AT_HAND_BYTES: usize = 8 << 20;
 /// Messages read from the disk in one go.
 const READ_MESSAGES: usize = 256;
 
+/// Messages that are being read from the disk.
+struct BodiesWanted {
+    keys: Vec<u64>,
+    reply: Reply<Vec<(u64, Letter)>>,
+}
+
 /// See the head of this file.
 pub(super) struct Sending {
     me: PeerId,
@@ -43,7 +49,7 @@ pub(super) struct Sending {
     at_hand: HashMap<u64, Letter>,
     at_hand_bytes: usize,
     requests: VecDeque<Request>,
-    reading: Option<(Vec<u64>, Reply<Vec<(u64, Letter)>>)>,
+    reading: Option<BodiesWanted>,
     handles: HashMap<u64, watch::Sender<Progress>>,
     /// Outcomes on their way to the disk: not told yet.
     resolving: usize,
@@ -331,14 +337,14 @@ impl Sending {
             Request::Ask(_) | Request::Close(_) => None,
         });
         let keys: Vec<u64> = missing.take(READ_MESSAGES).collect();
-        self.reading = Some((keys.clone(), commits.store().letters(keys)));
+        self.reading = Some(BodiesWanted { reply: commits.store().letters(keys.clone()), keys });
     }
 
     /// Waits for messages to be read; for ever if none are. Cancel-safe.
     pub(super) async fn letters(&mut self) -> Result<(), StoreError> {
-        let Some((_, reading)) = &mut self.reading else { return std::future::pending().await };
-        let letters = reading.await;
-        let asked = self.reading.take().map(|(keys, _)| keys).unwrap_or_default();
+        let Some(reading) = &mut self.reading else { return std::future::pending().await };
+        let letters = (&mut reading.reply).await;
+        let asked = self.reading.take().map(|reading| reading.keys).unwrap_or_default();
         for (key, letter) in letters? {
             self.at_hand_bytes += letter.envelope.bytes().len();
             self.at_hand.insert(key, letter);

@@ -79,8 +79,11 @@ struct Notify<'a> {
 /// disk (LAW 3).
 struct Settling {
     reply: Reply<Vec<Done>>,
-    told: BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>,
+    told: Told,
 }
+
+/// For each lane the session that was told, and the numbers.
+type Told = BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>;
 
 enum Push {
     /// The client reads its backlog first.
@@ -230,7 +233,7 @@ impl Notify<'_> {
     /// Gives answers to the store, and tells the senders of what was taken without waiting for the disk.
     fn settle(&mut self, answers: Taken) {
         let node = &self.session.node;
-        let mut told: BTreeMap<_, (Option<u64>, Ranges)> = BTreeMap::new();
+        let mut told = Told::new();
         for (from, to) in answers.taken.iter() {
             for seq in self.window.within(from, to) {
                 if let Some(stored) = self.window.answered(seq) {
@@ -253,7 +256,7 @@ impl Notify<'_> {
     }
 
     /// Answers are durable: tells what was not told in advance, or told to a session that was replaced since.
-    fn on_settled(&self, (done, told): (Vec<Done>, BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>)) {
+    fn on_settled(&self, (done, told): (Vec<Done>, Told)) {
         let registry = &self.session.node.registry;
         for done in done {
             let Done::Settled(all) = done else { continue };
@@ -281,9 +284,7 @@ async fn beginning(live: &mut watch::Receiver<Option<u64>>) -> u64 {
 }
 
 /// Waits for the oldest answers to be in the store; for ever if there are none. Cancel-safe.
-async fn settled(
-    settling: &mut VecDeque<Settling>,
-) -> Result<(Vec<Done>, BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>), End> {
+async fn settled(settling: &mut VecDeque<Settling>) -> Result<(Vec<Done>, Told), End> {
     let Some(oldest) = settling.front_mut() else { return std::future::pending().await };
     // On an error the session ends: its client comes back, and what it took is acknowledged again.
     let done = (&mut oldest.reply).await?;

@@ -296,6 +296,8 @@ impl Default for StoreLimits {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod redb;
 mod watch;
 pub use watch::{News, Watch, Watchers};

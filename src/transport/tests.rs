@@ -17,7 +17,7 @@ use super::config;
 use super::tls::{self, ClientTls};
 use super::*;
 use crate::id::RelayId;
-use crate::identity::Identity;
+use crate::identity::{Identity, key_of_certificate};
 use crate::protocol::limit::MAX_FRAME_BYTES;
 use crate::protocol::{AckA, CloseCode, Frame, MsgR, NopN, StreamKind, WireError, encode};
 use crate::random::SystemEntropy;

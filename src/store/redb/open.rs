@@ -129,7 +129,10 @@ impl Opening<'_> {
             }
             Backend::Custom(open) => {
                 let medium = open().map_err(|source| self.io(source))?;
-                clear_torn_creation(medium.as_ref()).map_err(|source| self.io(source))?;
+                if let Err(source) = clear_torn_creation(medium.as_ref()) {
+                    drop(medium.close());
+                    return Err(self.io(source));
+                }
                 let database = self.database(medium)?;
                 if is_unfilled(&database).map_err(|fault| self.judge_fault(fault))? {
                     self.fill(&database, id, fill)?;

@@ -12,7 +12,7 @@ use super::super::writer::{Engine, Weight};
 use super::append::FAILED_RETRY;
 use super::fences::Fences;
 use super::read::mailbox_status;
-use super::schema::{MailboxRow, Number};
+use super::schema::MailboxRow;
 use super::settle::{expire, settle};
 use super::space::SpaceWatch;
 use super::work::Work;
@@ -208,30 +208,29 @@ pub(super) fn take_interrupted(
     clock: &SharedClock,
 ) -> Result<Vec<SocketAddr>, StoreError> {
     let writing = file.write()?;
-    let found = {
-        let take = || -> Result<Vec<((Number, u64), Option<SocketAddr>)>, Fault> {
-            let mut work = Work::open(writing.transaction(), limits.clone(), clock.date())?;
-            let mut open = Vec::new();
-            for entry in work.sessions.iter()? {
-                let (key, address) = entry?;
-                open.push((key.value(), address.value().parse().ok()));
-            }
-            for ((mailbox, device), _) in &open {
-                work.sessions.remove((*mailbox, *device))?;
-                if let Some(row) = work.mailboxes.change(*mailbox)? {
-                    row.mark = row.mark.max(row.last_seq);
-                    row.open = 0;
-                }
-            }
-            work.flush()?;
-            Ok(open)
-        };
-        take().map_err(|fault| writing.report(fault))?
-    };
+    let work = Work::open(writing.transaction(), limits.clone(), clock.date());
+    let found = work.and_then(end_all).map_err(|fault| writing.report(fault))?;
     if found.is_empty() {
         writing.abort()?
     } else {
         writing.commit()?
     }
-    Ok(found.into_iter().filter_map(|(_, address)| address).collect())
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn end_all(mut work: Work<'_>) -> Result<Vec<Option<SocketAddr>>, Fault> {
+    let mut open = Vec::new();
+    for entry in work.sessions.iter()? {
+        let (key, address) = entry?;
+        open.push((key.value(), address.value().parse().ok()));
+    }
+    for ((mailbox, device), _) in &open {
+        work.sessions.remove((*mailbox, *device))?;
+        if let Some(row) = work.mailboxes.change(*mailbox)? {
+            row.mark = row.mark.max(row.last_seq);
+            row.open = 0;
+        }
+    }
+    work.flush()?;
+    Ok(open.into_iter().map(|(_, address)| address).collect())
 }

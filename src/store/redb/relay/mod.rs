@@ -5,6 +5,10 @@
 
 mod append;
 mod check;
+#[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
+mod disk_tests;
 mod engine;
 mod fences;
 mod read;
