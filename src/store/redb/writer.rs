@@ -82,8 +82,8 @@ pub trait Engine: Send + 'static {
     /// The transaction is on the disk (or had nothing to commit): publish what it did. Answers follow.
     fn committed(&mut self);
 
-    /// The transaction is undone: so is everything kept in memory about it.
-    fn aborted(&mut self);
+    /// The transaction is undone: so has to be everything the engine itself keeps in memory about it.
+    fn aborted(&mut self) {}
 
     /// The storage failed: the disk may be full.
     fn failed(&mut self) {}

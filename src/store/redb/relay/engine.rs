@@ -59,7 +59,7 @@ pub(super) struct RelayEngine {
     /// Until then no message is accepted: writing failed a moment ago.
     pub(super) failed_until: Option<Moment>,
     pub(super) fences: Fences,
-    /// What the transaction at work will have changed in memory.
+    // What the transaction at work will have changed in memory; an undone one's is overwritten by the next.
     pub(super) began: BTreeMap<(PeerId, u64), u64>,
     pub(super) ended: Vec<((PeerId, u64), u64)>,
     pub(super) news: Vec<Arc<Stored>>,
@@ -107,12 +107,6 @@ impl Engine for RelayEngine {
         for message in self.news.drain(..) {
             self.watchers.publish(message.envelope.header().recipient, &message);
         }
-    }
-
-    fn aborted(&mut self) {
-        self.began.clear();
-        self.ended.clear();
-        self.news.clear();
     }
 
     fn failed(&mut self) {
