@@ -315,7 +315,7 @@ fn a_full_disk_is_waited_out() {
     let disk = Disk::new(3);
     let writer = inline(disk.backend());
     assert_eq!(now(writer.submit(1)), Ok(1));
-    disk.set_faults(Faults { capacity: Some(disk.len()), ..Faults::default() });
+    disk.set_faults(Faults { capacity: Some(2 * disk.len()), ..Faults::default() });
     let full = (100..100_000).find(|key| now(writer.submit(*key)).is_err()).expect("the disk fills");
     assert!(full > 110, "full at once");
     assert!(matches!(now(writer.submit(full)), Err(StoreError::Unavailable(_))));
