@@ -16,7 +16,7 @@ use super::file::StoreFile;
 use crate::store::{Reply, StoreError};
 
 /// The most one transaction takes: more gives no more throughput, but longer waits for its last request.
-const GROUP_OPS: usize = 8192;
+pub(super) const GROUP_OPS: usize = 8192;
 /// The same in bytes; one request always goes.
 const GROUP_BYTES: usize = 8 << 20;
 

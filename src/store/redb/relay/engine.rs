@@ -8,7 +8,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::super::fault::Fault;
 use super::super::file::StoreFile;
-use super::super::writer::{Engine, Weight};
+use super::super::writer::{Engine, GROUP_OPS, Weight};
 use super::append::FAILED_RETRY;
 use super::fences::Fences;
 use super::read::mailbox_status;
@@ -122,7 +122,7 @@ impl Engine for RelayEngine {
                 };
                 Weight { ops: batch.len().max(1), bytes: batch.iter().map(message).sum() }
             }
-            Request::Expire(limit) => Weight { ops: (*limit).max(1), bytes: 0 },
+            Request::Expire(limit) => Weight { ops: (*limit).clamp(1, GROUP_OPS), bytes: 0 },
         }
     }
 }
