@@ -288,3 +288,50 @@ fn slug(heading: &str) -> String {
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
+
+/// All our Rust sources as one text.
+fn sources() -> String {
+    fn walk(directory: &Path, into: &mut String) {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut all = String::new();
+    ["src", "tests", "examples"].iter().for_each(|directory| walk(&root().join(directory), &mut all));
+    all
+}
+
+#[test]
+fn every_invariant_names_tests_that_exist() {
+    let (document, sources) = (text("docs/ARCHITECTURE.md"), sources());
+    let (_, rest) = document.split_once("\n## Invariants\n").unwrap();
+    let (section, _) = rest.split_once("\n## ").unwrap();
+    let mut named = 0;
+    for invariant in section.split("\n- invariant:").skip(1) {
+        let words = invariant.split('`').skip(1).step_by(2);
+        let tests: Vec<_> = words.filter(|word| !word.contains(['/', ' ']) && word.contains('_')).collect();
+        assert!(!tests.is_empty(), "no test holds: {invariant}");
+        for test in tests {
+            let declared = [format!("fn {test}("), format!("fn {test}<")];
+            assert!(declared.iter().any(|fun| sources.contains(fun)), "there is no test {test}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "only {named} tests are named");
+}
+
+#[test]
+fn the_library_example_of_the_readme_is_the_one_that_is_tested() {
+    let (readme, client) = (text("README.md"), text("src/client/mod.rs"));
+    let (_, rest) = readme.split_once("```rust\n").expect("an example in Rust");
+    let (example, _) = rest.split_once("```").unwrap();
+    let tested: Vec<_> = client.lines().filter_map(|line| line.strip_prefix("//!")).map(str::trim).collect();
+    for line in example.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        assert!(tested.contains(&line), "not in the example that cargo test runs: {line}");
+    }
+}
