@@ -40,6 +40,12 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How often lanes that went silent are looked for.
 const FORGET_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a store that cannot be read is left alone.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+
+/// An attempt to connect that has lasted so long is begun anew when the relay says that it is there.
+const OLD_ATTEMPT: Duration = Duration::from_millis(500);
+
 /// Frames taken in one turn.
 const TURN_FRAMES: usize = 1024;
 
@@ -48,7 +54,10 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Box<Link>, LinkError>> + Se
 enum State {
     /// Until then.
     Waiting(Moment),
-    Connecting(Connecting),
+    Connecting {
+        attempt: Connecting,
+        since: Moment,
+    },
     Up {
         link: Box<Link>,
         since: Moment,
@@ -124,7 +133,9 @@ impl Driver {
                     Err(error) => break Some(error),
                 },
                 letters = self.sending.letters() => match letters {
-                    Ok(()) | Err(StoreError::Unavailable(_)) => {}
+                    Ok(()) => {}
+                    // They are asked for again at once: not as fast as a failing disk can say no.
+                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(READ_PAUSE).await,
                     Err(error) => break Some(error),
                 },
                 () = self.receiving.hand_out() => {}
@@ -150,7 +161,8 @@ impl Driver {
         let (push, credit) = self.receiving.hello();
         let hello = link::hello(push, credit, self.ack_timeout);
         let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
-        State::Connecting(Box::pin(async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) }))
+        let attempt = async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) };
+        State::Connecting { attempt: Box::pin(attempt), since: self.clock.now() }
     }
 
     /// Does all that can be done now. The stream to wait for, if one has no room.
@@ -218,8 +230,9 @@ impl Driver {
                     // Who no longer waits has sent it all the same.
                     reply.send(Ok(outgoing)).ok();
                 }
-                After::Resolved { key, receipt, outcome, kept } => {
-                    self.sending.resolved((key, receipt), outcome, kept, &mut self.events, &mut self.commits);
+                After::NotSent { entries } => self.sending.not_sent(&entries),
+                After::Resolved { key, receipt, outcome } => {
+                    self.sending.resolved((key, receipt), outcome, &mut self.events, &mut self.commits);
                 }
                 After::Remembered => self.sending.remembered(),
                 After::Answered { place, durable } => self.receiving.durable(place, durable),
@@ -311,7 +324,8 @@ impl Driver {
                 backoff.reset();
                 *until = (*until).min(self.clock.now() + backoff.next_wait(self.entropy.word()));
             }
-            State::Connecting(_) | State::Stopped => {}
+            State::Connecting { since, .. } if self.clock.now() - *since >= OLD_ATTEMPT => *state = self.connect(),
+            State::Connecting { .. } | State::Stopped => {}
         }
     }
 
@@ -380,7 +394,7 @@ impl State {
                 sleep_until(clock, Some(*until)).await;
                 News::Due
             }
-            Self::Connecting(connecting) => News::Connected(connecting.await),
+            Self::Connecting { attempt, .. } => News::Connected(attempt.await),
             Self::Up { link, .. } => match link.next().await {
                 Ok((stream, frame)) => News::Frame(stream, frame),
                 Err(error) => News::Lost(error),
