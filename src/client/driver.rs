@@ -160,9 +160,7 @@ impl Driver {
         }
         let mut blocked = None;
         if let State::Up { link, .. } = state {
-            if !self.receiving.transmit(link, closing)? {
-                blocked = Some(link.notify.clone());
-            }
+            blocked = self.receiving.transmit(link, closing)?;
             if !self.sending.transmit(link, &self.commits)? {
                 blocked = Some(link.submit.clone());
             }

@@ -16,6 +16,8 @@ mod rows;
 mod schema;
 mod settle;
 mod space;
+#[cfg(test)]
+mod speed_tests;
 mod work;
 
 use std::collections::BTreeMap;
