@@ -59,8 +59,10 @@ pub(crate) struct Ledger {
     own: HashMap<MessageId, Own>,
     /// Of earlier runs, accepted in this one and without an outcome.
     earlier: HashSet<MessageId>,
-    /// Lines shown so far about messages that ended well, and about others.
+    /// Lines about messages that went well, and about others, up to where no more are shown.
     lines: (u64, u64),
+    /// Something was told about messages of earlier runs.
+    met_earlier: bool,
     /// Every line is shown: for a conversation.
     all: bool,
 }
@@ -72,6 +74,11 @@ impl Ledger {
 
     pub(crate) const fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// Whether the tally counts messages of earlier runs as well.
+    pub(crate) const fn met_earlier(&self) -> bool {
+        self.met_earlier
     }
 
     /// Messages of this run without an outcome.
@@ -116,9 +123,12 @@ impl Ledger {
                     None => self.earlier.insert(*id),
                 };
                 if is_new {
-                    self.unaccepted -= u64::from(self.own.contains_key(id));
+                    let is_own = self.own.contains_key(id);
+                    self.unaccepted -= u64::from(is_own);
+                    self.met_earlier |= !is_own;
                     self.tally.accepted += 1;
-                    let line = self.has_line(true).then(|| format!("✓   {}", self.name(*id)));
+                    // Of an earlier message a person saw it then, or will see how it ends.
+                    let line = (is_own && self.has_line(true)).then(|| format!("✓   {}", self.name(*id)));
                     out.tell(&report, line)?;
                 }
                 Ok(true)
@@ -140,7 +150,9 @@ impl Ledger {
         *number += 1;
         let line = self.has_line(*outcome == Outcome::Delivered);
         let line = line.then(|| fate(&self.name(id), outcome, relay));
-        self.unaccepted -= u64::from(self.own.remove(&id).is_some_and(|own| !own.accepted));
+        let own = self.own.remove(&id);
+        self.met_earlier |= own.is_none();
+        self.unaccepted -= u64::from(own.is_some_and(|own| !own.accepted));
         self.earlier.remove(&id);
         out.tell(&Report::outcome(id, outcome, relay), line)
     }
