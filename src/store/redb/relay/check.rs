@@ -66,7 +66,7 @@ fn row<K: Plain, R: Row>(table: &impl ReadableTable<K, &'static [u8]>, key: K) -
 }
 
 impl Check<'_> {
-    fn expect(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+    fn claim(&mut self, holds: bool, problem: impl FnOnce() -> String) {
         if !holds && self.report.problems.len() < MAX_PROBLEMS {
             self.report.problems.push(problem());
         }
@@ -97,9 +97,9 @@ impl Check<'_> {
             let pending = lane.is_some_and(|lane| lane.row.fate(header.n) == Fate::Pending);
             let indexed = by_sender.get((mailbox, message.sender, seq))?.is_some();
             let dated = expiry.get((message.expires, mailbox, seq))?.is_some();
-            self.expect(pending, || format!("message {seq} of mailbox {mailbox} is not pending in its lane"));
-            self.expect(indexed, || format!("message {seq} of mailbox {mailbox} is not in its sender's index"));
-            self.expect(dated, || format!("message {seq} of mailbox {mailbox} has no deadline"));
+            self.claim(pending, || format!("message {seq} of mailbox {mailbox} is not pending in its lane"));
+            self.claim(indexed, || format!("message {seq} of mailbox {mailbox} is not in its sender's index"));
+            self.claim(dated, || format!("message {seq} of mailbox {mailbox} has no deadline"));
             let count = self.counts.entry((mailbox, message.sender)).or_default();
             count.messages += 1;
             count.bytes += bytes;
@@ -109,8 +109,8 @@ impl Check<'_> {
             self.report.messages += 1;
         }
         let all = self.report.messages;
-        self.expect(by_sender.len()? == all, || "the senders' index names messages that are gone".to_owned());
-        self.expect(expiry.len()? == all, || "there are deadlines of messages that are gone".to_owned());
+        self.claim(by_sender.len()? == all, || "the senders' index names messages that are gone".to_owned());
+        self.claim(expiry.len()? == all, || "there are deadlines of messages that are gone".to_owned());
         Ok(())
     }
 
@@ -125,29 +125,27 @@ impl Check<'_> {
             let (key, row) = (key.value(), MailboxRow::decode(row.value())?);
             let of = self.counts.range((key, 0)..=(key, Number::MAX));
             let held = of.fold((0, 0), |sum, (_, count)| (sum.0 + count.messages, sum.1 + count.bytes));
-            self.expect((row.messages, row.bytes) == held, || format!("mailbox {key} holds {held:?} and says {row:?}"));
+            self.claim((row.messages, row.bytes) == held, || format!("mailbox {key} holds {held:?} and says {row:?}"));
             let sessions = open.remove(&key).unwrap_or(0);
-            self.expect(row.open == sessions, || {
-                format!("mailbox {key} has {sessions} open sessions and says {row:?}")
-            });
-            self.expect(row.mark <= row.last_seq, || format!("mailbox {key} is marked beyond its last message"));
+            self.claim(row.open == sessions, || format!("mailbox {key} has {sessions} open sessions and says {row:?}"));
+            self.claim(row.mark <= row.last_seq, || format!("mailbox {key} is marked beyond its last message"));
             self.uses(key, 0, 0);
             if let Some(causer) = row.caused_by() {
-                self.expect(row.messages > 0, || format!("mailbox {key} is provisional and empty"));
+                self.claim(row.messages > 0, || format!("mailbox {key} is provisional and empty"));
                 self.uses(causer, 0, 1);
                 self.provisional += 1;
             }
             self.report.mailboxes += 1;
         }
-        self.expect(open.is_empty(), || "a session is open without a mailbox".to_owned());
+        self.claim(open.is_empty(), || "a session is open without a mailbox".to_owned());
         for entry in self.transaction.open_table(COUNTS)?.iter()? {
             let (key, count) = entry?;
             let (key, count) = (key.value(), Count::decode(count.value())?);
             let right = self.counts.remove(&key) == Some(count);
-            self.expect(right, || format!("what waits in mailbox {} from {} is counted wrong", key.0, key.1));
+            self.claim(right, || format!("what waits in mailbox {} from {} is counted wrong", key.0, key.1));
         }
         let uncounted = self.counts.len();
-        self.expect(uncounted == 0, || format!("messages of {uncounted} pairs are not counted"));
+        self.claim(uncounted == 0, || format!("messages of {uncounted} pairs are not counted"));
         Ok(())
     }
 
@@ -161,9 +159,9 @@ impl Check<'_> {
             let (submitter, sender, recipient, lane) = at;
             let (says, held) = ((entry.row.pending(), entry.row.pending_bytes()), self.pending.remove(&at));
             let right = says == held.unwrap_or_default();
-            self.expect(right, || format!("lane {at:?} says {says:?} are pending, of which are there {held:?}"));
+            self.claim(right, || format!("lane {at:?} says {says:?} are pending, of which are there {held:?}"));
             let resting = rest.get((entry.rest, submitter, sender, recipient, lane))?.is_some();
-            self.expect(resting, || format!("lane {at:?} would stay for ever"));
+            self.claim(resting, || format!("lane {at:?} would stay for ever"));
             *pairs.entry((submitter, sender, recipient)).or_default() += 1;
             self.uses(submitter, 1, 0);
             self.uses(sender, 0, 0);
@@ -171,14 +169,14 @@ impl Check<'_> {
             self.report.lanes += 1;
         }
         let all = self.report.lanes;
-        self.expect(rest.len()? == all, || "lanes that are gone would be looked at".to_owned());
+        self.claim(rest.len()? == all, || "lanes that are gone would be looked at".to_owned());
         for entry in self.transaction.open_table(PAIRS)?.iter()? {
             let (key, count) = entry?;
             let (key, count) = (key.value(), Single::decode(count.value())?.value);
             let right = pairs.remove(&key) == Some(count);
-            self.expect(right, || format!("the lanes of {key:?} are counted wrong"));
+            self.claim(right, || format!("the lanes of {key:?} are counted wrong"));
         }
-        self.expect(pairs.is_empty(), || "there are lanes that are not counted".to_owned());
+        self.claim(pairs.is_empty(), || "there are lanes that are not counted".to_owned());
         Ok(())
     }
 
@@ -191,17 +189,17 @@ impl Check<'_> {
             let (number, peer) = entry?;
             let (number, peer) = (number.value(), PeerRow::decode(peer.value())?);
             let found = self.peers.remove(&number).map(|found| PeerRow { key: peer.key, ..found });
-            self.expect(found == Some(peer), || format!("peer {number} is {peer:?} and should be {found:?}"));
+            self.claim(found == Some(peer), || format!("peer {number} is {peer:?} and should be {found:?}"));
             let back: Option<Single> = row(&numbers, *peer.key.as_bytes())?;
             let right = back.is_some_and(|back| back.value == number);
-            self.expect(right, || format!("peer {number} is not found by its key"));
-            self.expect(number < counters.next_number, || format!("number {number} would be given twice"));
+            self.claim(right, || format!("peer {number} is not found by its key"));
+            self.claim(number < counters.next_number, || format!("number {number} would be given twice"));
         }
         let unknown = self.peers.len();
-        self.expect(unknown == 0, || format!("{unknown} numbers are used that no peer has"));
-        self.expect(numbers.len()? == peers.len()?, || "there are keys of peers that are gone".to_owned());
+        self.claim(unknown == 0, || format!("{unknown} numbers are used that no peer has"));
+        self.claim(numbers.len()? == peers.len()?, || "there are keys of peers that are gone".to_owned());
         let provisional = self.provisional;
-        self.expect(counters.provisional == provisional, || {
+        self.claim(counters.provisional == provisional, || {
             format!("{provisional} mailboxes are provisional and {} are counted", counters.provisional)
         });
         Ok(())

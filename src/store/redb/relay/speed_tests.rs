@@ -14,7 +14,7 @@ use crate::time::SystemClock;
 
 /// Pairs of a sender and a recipient, batches in flight for each, messages of 300-byte bodies in a batch.
 async fn run(pairs: u8, depth: usize, batch: u64, rounds: u64) {
-    let directory = tempfile::tempdir_in(std::env::var("SPEED_DIR").unwrap_or_else(|_| ".".to_owned())).unwrap();
+    let directory = tempfile::tempdir_in(std::env::var("SPEED_DIR").unwrap_or_else(|_| "target".to_owned())).unwrap();
     let backend = Backend::File(directory.path().join("relay.redb"));
     let cache_bytes = super::super::file::DEFAULT_CACHE_BYTES;
     let options = OpenOptions { cache_bytes, ..options(backend, &TestClock::shared(), WriterMode::Thread) };
@@ -77,7 +77,7 @@ async fn run(pairs: u8, depth: usize, batch: u64, rounds: u64) {
 
 /// How long a store takes to open after its process was killed.
 async fn repair(messages: u64) {
-    let directory = tempfile::tempdir_in(std::env::var("SPEED_DIR").unwrap_or_else(|_| ".".to_owned())).unwrap();
+    let directory = tempfile::tempdir_in(std::env::var("SPEED_DIR").unwrap_or_else(|_| "target".to_owned())).unwrap();
     let path = directory.path().join("relay.redb");
     let cache_bytes = super::super::file::DEFAULT_CACHE_BYTES;
     let open = |path| {
