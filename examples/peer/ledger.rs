@@ -12,7 +12,7 @@ use crate::fault::{Done, Fault};
 use crate::output::{Output, Report};
 use crate::words;
 
-/// A person sees a line for each step of so many messages; of more, a summary at the end.
+/// A person sees a line for each step of so many messages; of more, failures alone and a summary at the end.
 const SHOWN: u64 = 20;
 
 /// Numbers of messages.
@@ -59,11 +59,11 @@ pub(crate) struct Ledger {
     own: HashMap<MessageId, Own>,
     /// Of earlier runs, accepted in this one and without an outcome.
     earlier: HashSet<MessageId>,
-    /// Lines about messages that went well, and about others, up to where no more are shown.
+    /// Lines about messages that went well, and about others, those included that were too many to be shown.
     lines: (u64, u64),
     /// Something was told about messages of earlier runs.
     met_earlier: bool,
-    /// Every line is shown: for a conversation.
+    /// Every line about messages of this run is shown: for a conversation.
     all: bool,
 }
 
@@ -128,7 +128,7 @@ impl Ledger {
                     self.met_earlier |= !is_own;
                     self.tally.accepted += 1;
                     // Of an earlier message a person saw it then, or will see how it ends.
-                    let line = (is_own && self.has_line(true)).then(|| format!("✓   {}", self.name(*id)));
+                    let line = (is_own && self.has_line(*id, true)).then(|| format!("✓   {}", self.name(*id)));
                     out.tell(&report, line)?;
                 }
                 Ok(true)
@@ -148,7 +148,7 @@ impl Ledger {
             Outcome::Rejected { .. } => &mut self.tally.rejected,
         };
         *number += 1;
-        let line = self.has_line(*outcome == Outcome::Delivered);
+        let line = self.has_line(id, *outcome == Outcome::Delivered);
         let line = line.then(|| fate(&self.name(id), outcome, relay));
         let own = self.own.remove(&id);
         self.met_earlier |= own.is_none();
@@ -162,12 +162,14 @@ impl Ledger {
         self.all || self.tally.queued <= SHOWN
     }
 
-    fn has_line(&mut self, good: bool) -> bool {
+    fn has_line(&mut self, id: MessageId, good: bool) -> bool {
+        if self.all && self.own.contains_key(&id) {
+            return true;
+        }
         let shown = if good { &mut self.lines.0 } else { &mut self.lines.1 };
-        // Two lines to each message: one tick, two ticks.
-        let fits = *shown < SHOWN * 2 && (!good || self.tally.queued <= SHOWN);
         *shown += 1;
-        self.all || fits
+        // Two lines to each message: one tick, two ticks.
+        *shown <= SHOWN * 2 && (!good || self.tally.queued <= SHOWN)
     }
 
     fn name(&self, id: MessageId) -> String {

@@ -180,7 +180,7 @@ impl Sending<'_> {
         let tally = self.ledger.tally();
         // Messages of earlier runs count as well once they are heard of.
         let total = tally.queued.max(tally.ended());
-        self.out.move_bar(tally.delivered, total, || format!("✓ {} accepted", tally.accepted));
+        self.out.move_bar(tally.delivered, total, || format!("✓ {} accepted", tally.accepted.min(total)));
     }
 
     /// It ends before its time.
