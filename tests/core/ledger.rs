@@ -6,12 +6,15 @@
 //! - *expired* or *rejected* without `maybe_taken` means that it never did and never will;
 //! - the messages of one pair are taken in the order in which they were sent.
 //!
-//! What is allowed besides, as DESIGN states it to users: a message that its sender forgot, because it was put
-//! back from an older copy, may come late; and a refused message whose refusal was lost with a relay's disk may
-//! be out of order.
+//! What is allowed besides, as DESIGN states it to users:
+//! - a refused message whose refusal was lost with a relay's disk may be out of order;
+//! - of a sender that was put back from an older copy: a message that it forgot may come late; one that it had
+//!   known to be refused may come after all; and of one that was taken it may hear a refusal that counts as
+//!   certain, if it had known that it was taken and had closed the lane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use posthouse::id::LaneKey;
 use posthouse::protocol::{Outcome, Verdict};
 
 #[derive(Debug, Clone)]
@@ -27,6 +30,9 @@ pub(crate) struct Message {
     pub(crate) unsent: bool,
     /// A relay refused it on its arrival.
     pub(crate) refused: bool,
+    pub(crate) lane: Option<LaneKey>,
+    /// Its sender knew its outcome, and was put back to a time before that.
+    unlearned: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +44,8 @@ pub(crate) struct Ledger {
     pub(crate) disk_lost: bool,
     /// Recipients that read in order.
     pub(crate) in_order: Vec<bool>,
+    /// Lanes whose rows went because their senders needed them no longer.
+    pub(crate) closed: BTreeSet<LaneKey>,
     last_taken: BTreeMap<(usize, usize), usize>,
 }
 
@@ -47,21 +55,40 @@ impl Ledger {
     }
 
     pub(crate) fn submit(&mut self, sender: usize, recipient: usize) -> usize {
-        let message =
-            Message { sender, recipient, told: None, answer: None, forgotten: false, unsent: false, refused: false };
+        let message = Message {
+            sender,
+            recipient,
+            told: None,
+            answer: None,
+            forgotten: false,
+            unsent: false,
+            refused: false,
+            lane: None,
+            unlearned: false,
+        };
         self.messages.push(message);
         self.messages.len() - 1
     }
 
+    /// Its sender knew the outcome, was put back to a time before, and had closed the lane: nobody can tell it
+    /// any more.
+    fn row_is_gone(&self, uid: usize) -> bool {
+        let message = &self.messages[uid];
+        message.unlearned && message.lane.is_some_and(|lane| self.closed.contains(&lane))
+    }
+
     /// The sender's application learns an outcome.
     pub(crate) fn tell(&mut self, uid: usize, verdict: &Verdict) {
+        let row_is_gone = self.row_is_gone(uid);
         let message = &mut self.messages[uid];
         let answer = message.answer;
         let before = message.told.replace(verdict.clone());
         match (&verdict.outcome, answer) {
             (Outcome::Delivered, Some(true)) => {}
             (Outcome::Delivered, _) => self.breaks(format!("m{uid} is told as delivered, but was not taken")),
-            (Outcome::Expired { maybe_taken: false } | Outcome::Rejected { maybe_taken: false, .. }, Some(true)) => {
+            (Outcome::Expired { maybe_taken: false } | Outcome::Rejected { maybe_taken: false, .. }, Some(true))
+                if !row_is_gone =>
+            {
                 self.breaks(format!("m{uid} is told as not taken for certain, but was taken"));
             }
             _ => {}
@@ -75,7 +102,7 @@ impl Ledger {
     pub(crate) fn answer(&mut self, uid: usize, taken: bool) {
         let (order_is_due, pair) = {
             let message = &self.messages[uid];
-            let excused = message.forgotten || (message.refused && self.disk_lost);
+            let excused = message.forgotten || (message.refused && (self.disk_lost || message.unlearned));
             (self.in_order[message.recipient] && !excused, (message.sender, message.recipient))
         };
         if self.messages[uid].answer.replace(taken).is_some() {
@@ -103,6 +130,7 @@ impl Ledger {
     pub(crate) fn put_back(&mut self, sender: usize, holds: &[usize], knows: &[usize]) {
         for (uid, message) in self.messages.iter_mut().enumerate().filter(|(_, message)| message.sender == sender) {
             if holds.contains(&uid) {
+                message.unlearned |= message.told.is_some();
                 (message.told, message.forgotten) = (None, false);
             } else if !knows.contains(&uid) {
                 message.forgotten = true;

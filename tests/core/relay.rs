@@ -11,7 +11,7 @@ use posthouse::time::Moment;
 
 use super::chance::Chance;
 use super::net::{Ask, Down, NOTIFY, Net, SUBMIT, SYNC, Up};
-use super::store::{Around, Disk, Done, Mailbox, Op, Stored};
+use super::store::{Around, Disk, Done, Mailbox, News, Op, Stored};
 use super::world::Time;
 
 /// How a client reads: in order with the backlog first, or at once.
@@ -189,7 +189,7 @@ impl Relay {
     }
 
     /// Makes the next operations durable and does what waits for that; without `replies`, the relay crashes
-    /// before it can. The messages that were refused.
+    /// before it can.
     pub(crate) fn commit(
         &mut self,
         net: &mut Net,
@@ -198,8 +198,8 @@ impl Relay {
         known: &dyn Fn(PeerId) -> bool,
         count: usize,
         replies: bool,
-    ) -> Vec<usize> {
-        let mut refused = vec![];
+    ) -> Vec<News> {
+        let mut news = vec![];
         for _ in 0..count {
             let Some(queued) = self.queue.pop_front() else { break };
             if queued.link.is_some_and(|link| self.fences.get(&queued.peer).is_some_and(|fence| link < *fence)) {
@@ -211,8 +211,8 @@ impl Relay {
             let mut around = Around { date: time.date(), full: self.full, known, chance };
             let done = self.disk.apply(queued.peer, &queued.op, &mut around);
             for done in done {
-                if let Done::Refused { uid } = done {
-                    refused.push(uid);
+                if let Done::News(seen) = done {
+                    news.push(seen);
                 } else if replies {
                     self.done(net, &queued, done);
                 }
@@ -221,7 +221,7 @@ impl Relay {
                 self.page(net, time, link, ask);
             }
         }
-        refused
+        news
     }
 
     fn done(&mut self, net: &mut Net, queued: &Queued, done: Done) {
@@ -250,7 +250,7 @@ impl Relay {
                     self.tell(net, lane, n, &verdict);
                 }
             }
-            Done::Refused { .. } => {}
+            Done::News(_) => {}
         }
     }
 
@@ -364,7 +364,7 @@ impl Relay {
         }
     }
 
-    /// The process ends; what is volatile is gone. The messages refused by what still became durable.
+    /// The process ends; what is volatile is gone, and of what was on its way to the disk some may be there.
     pub(crate) fn crash(
         &mut self,
         net: &mut Net,
@@ -372,9 +372,9 @@ impl Relay {
         chance: &mut Chance,
         known: &dyn Fn(PeerId) -> bool,
         arrives: bool,
-    ) -> Vec<usize> {
+    ) -> Vec<News> {
         let kept = chance.below(self.queue.len() + 1);
-        let refused = self.commit(net, time, chance, known, kept, false);
+        let news = self.commit(net, time, chance, known, kept, false);
         self.queue.clear();
         for link in std::mem::take(&mut self.sessions).into_keys() {
             net.drop_by_relay(link, arrives);
@@ -382,7 +382,7 @@ impl Relay {
         self.seats.clear();
         self.fences.clear();
         self.disk.opened(time.date());
-        refused
+        news
     }
 
     /// After a crash: another disk, empty or an older copy, under a new name.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use posthouse::delivery::{Effect, Entry, Outbox, OutboxOptions, Receipt, Request, Restored};
-use posthouse::id::{LaneId, MessageId, Pair, PeerId, StoreId};
+use posthouse::id::{LaneId, LaneKey, MessageId, Pair, PeerId, StoreId};
 use posthouse::protocol::{Durability, Outcome, Verdict};
 use posthouse::time::UnixMillis;
 
@@ -81,7 +81,14 @@ impl Sender {
         !self.batches.is_empty()
     }
 
-    pub(crate) fn submit(&mut self, time: Time, recipient: PeerId, life: Duration, uid: usize, lane: LaneId) {
+    pub(crate) fn submit(
+        &mut self,
+        time: Time,
+        recipient: PeerId,
+        life: Duration,
+        uid: usize,
+        lane: LaneId,
+    ) -> LaneKey {
         let (lane, n) = self.outbox.assign(Pair { sender: self.peer, recipient }, lane);
         let letter = Letter { uid, lane, n };
         let key = self.next_key;
@@ -89,6 +96,7 @@ impl Sender {
         let id = MessageId::new(time.date().0, &[0; 10]);
         let entry = Entry { key, id, lane, n, bytes: 100 + 150 * (uid % 3), deadline: time.now() + life };
         self.batches.push_back(Batch::Keep(entry, letter, time.date() + life));
+        lane
     }
 
     pub(crate) fn leave(&mut self, net: &mut Net) {

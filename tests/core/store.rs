@@ -55,6 +55,15 @@ pub(crate) enum Op {
     Expire { mailbox: PeerId, seq: u64 },
 }
 
+/// What an onlooker has to know to judge fairly.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A message was refused on its arrival.
+    Refused { uid: usize },
+    /// A lane's row went because its submitter closed it.
+    Closed { lane: LaneKey },
+}
+
 /// What is to be done once an operation is durable.
 #[derive(Debug)]
 pub(crate) enum Done {
@@ -74,10 +83,8 @@ pub(crate) enum Done {
         n: u64,
         verdict: Verdict,
     },
-    /// A message was refused on its arrival.
-    Refused {
-        uid: usize,
-    },
+    /// For the onlooker alone.
+    News(News),
 }
 
 /// What the surroundings are like for one operation.
@@ -116,7 +123,12 @@ impl Disk {
         match op {
             Op::Open => {
                 let watermark = self.next_seq - 1;
-                self.mailboxes.entry(peer).or_default().open = true;
+                let mailbox = self.mailboxes.entry(peer).or_default();
+                if mailbox.open {
+                    // The session before it is fenced off and can no longer say how far it came.
+                    mailbox.marked = watermark;
+                }
+                mailbox.open = true;
                 vec![Done::Opened { watermark }]
             }
             Op::End { handed } => {
@@ -141,13 +153,14 @@ impl Disk {
                 vec![Done::Reply(Down::Rows(WhereA { request: ask.request, lanes: lanes.collect() }))]
             }
             Op::Close(close) => {
-                for lane in &close.lanes {
-                    let key = lane.key(peer);
-                    if self.rows.get(&key).is_some_and(|row| row.pending() == 0) {
-                        self.rows.remove(&key);
+                let mut done = vec![Done::Reply(Down::Closed(CloseA { request: close.request }))];
+                for lane in close.lanes.iter().map(|lane| lane.key(peer)) {
+                    if self.rows.get(&lane).is_some_and(|row| row.pending() == 0) {
+                        self.rows.remove(&lane);
+                        done.push(Done::News(News::Closed { lane }));
                     }
                 }
-                vec![Done::Reply(Down::Closed(CloseA { request: close.request }))]
+                done
             }
             Op::Settle { answers, handed } => {
                 let mut done = vec![];
@@ -200,10 +213,13 @@ impl Disk {
             Decision::Recorded(verdict) => {
                 let row = self.rows.entry(letter.lane).or_insert_with(|| LaneRow::new(around.date));
                 row.refuse(letter.n, verdict.clone(), around.date);
-                return vec![answer(request, Answer::Final(verdict)), Done::Refused { uid: letter.uid }];
+                return vec![answer(request, Answer::Final(verdict)), Done::News(News::Refused { uid: letter.uid })];
             }
             Decision::Unrecorded { verdict, remember } => {
-                let mut done = vec![answer(request, Answer::Final(verdict.clone())), Done::Refused { uid: letter.uid }];
+                let mut done = vec![
+                    answer(request, Answer::Final(verdict.clone())),
+                    Done::News(News::Refused { uid: letter.uid }),
+                ];
                 if remember {
                     done.push(Done::Remember { lane: letter.lane, n: letter.n, verdict });
                 }

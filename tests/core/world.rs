@@ -17,6 +17,7 @@ use super::plan::{Fault, Plan};
 use super::recipient::Recipient;
 use super::relay::{Reading, Relay};
 use super::sender::Sender;
+use super::store::News;
 
 /// The clock: the same for all, since no clocks are compared.
 #[derive(Debug, Clone, Copy)]
@@ -373,17 +374,20 @@ impl World {
             }
             Step::Store => {
                 let count = 1 + self.chance.below(4);
-                let refused = self.relay.commit(&mut self.net, self.time, &mut self.chance, &is_known, count, true);
-                self.refused(&refused);
+                let news = self.relay.commit(&mut self.net, self.time, &mut self.chance, &is_known, count, true);
+                self.see(news);
             }
             Step::Push(link) => self.relay.push(&mut self.net, self.time, link),
             Step::End(link) => self.relay.end(&mut self.net, link, false),
         }
     }
 
-    fn refused(&mut self, uids: &[usize]) {
-        for uid in uids {
-            self.ledger.messages[*uid].refused = true;
+    fn see(&mut self, news: Vec<News>) {
+        for news in news {
+            match news {
+                News::Refused { uid } => self.ledger.messages[uid].refused = true,
+                News::Closed { lane } => drop(self.ledger.closed.insert(lane)),
+            }
         }
     }
 
@@ -397,7 +401,7 @@ impl World {
             if short { Duration::from_secs(1 + self.chance.below(20) as u64) } else { Duration::from_secs(80_000) };
         let uid = self.ledger.submit(at, to);
         let lane = LaneId(self.chance.word() % 1_000_000);
-        self.senders[at].submit(self.time, recipient, life, uid, lane);
+        self.ledger.messages[uid].lane = Some(self.senders[at].submit(self.time, recipient, life, uid, lane));
         self.note(|| format!("m{uid} from s{at} to r{to}, lives {life:?}"));
     }
 
@@ -509,8 +513,8 @@ impl World {
 
     fn crash_relay(&mut self) {
         let arrives = self.chance.one_in(2);
-        let refused = self.relay.crash(&mut self.net, self.time, &mut self.chance, &is_known, arrives);
-        self.refused(&refused);
+        let news = self.relay.crash(&mut self.net, self.time, &mut self.chance, &is_known, arrives);
+        self.see(news);
     }
 }
 
