@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) recipients: Vec<(Reading, usize)>,
     pub(crate) messages: usize,
     pub(crate) window: usize,
+    /// One step in so many at which something could be sent, it is.
+    pub(crate) spread: usize,
     /// Before the faults stop.
     pub(crate) steps: usize,
     pub(crate) faults: Vec<Fault>,
@@ -72,6 +74,7 @@ impl Plan {
             recipients: (0..recipients).map(|_| reading(chance)).collect(),
             messages: 1 + chance.below(10),
             window: chance.pick(&[1, 2, 3, 8]),
+            spread: chance.pick(&[1, 5, 20]),
             steps: 30 + chance.below(chance.clone().pick(&[60, 150, 400])),
             faults,
             fault_percent: 1 + chance.below(15),

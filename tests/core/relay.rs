@@ -44,6 +44,8 @@ struct Queued {
     page: Option<Ask>,
     /// Who was told of each delivery in advance.
     told: BTreeMap<(LaneKey, u64), Option<u64>>,
+    /// What it answers is lost.
+    answer_lost: bool,
 }
 
 #[derive(Debug)]
@@ -103,7 +105,7 @@ impl Relay {
     }
 
     fn enqueue(&mut self, link: Option<u64>, peer: PeerId, op: Op) {
-        self.queue.push_back(Queued { link, peer, op, page: None, told: BTreeMap::new() });
+        self.queue.push_back(Queued { link, peer, op, page: None, told: BTreeMap::new(), answer_lost: false });
     }
 
     /// Whether a frame has to wait: a repeated copy while the first one is on its way to the disk. Its answer may
@@ -166,7 +168,14 @@ impl Relay {
                 told.insert((stored.letter.lane, stored.letter.n), to);
             }
         }
-        self.queue.push_back(Queued { link: Some(link), peer, op: Op::Settle { answers, handed }, page, told });
+        self.queue.push_back(Queued {
+            link: Some(link),
+            peer,
+            op: Op::Settle { answers, handed },
+            page,
+            told,
+            answer_lost: false,
+        });
     }
 
     /// Tells an outcome to the submitter's newest session, and which one that is.
@@ -234,7 +243,7 @@ impl Relay {
                 net.down(link, SUBMIT, Down::Hello { store: self.disk.store, watermark });
             }
             Done::Reply(frame) => {
-                if let Some((link, _)) = session {
+                if let Some((link, _)) = session.filter(|_| !queued.answer_lost) {
                     net.down(link, SUBMIT, frame);
                 }
             }
@@ -358,6 +367,13 @@ impl Relay {
     /// Some operations are lost, as if the part of the relay that had them had failed.
     pub(crate) fn lose_operation(&mut self, chance: &mut Chance) -> bool {
         let at = chance.below(self.queue.len().max(1));
+        if let Some(queued) = self.queue.get_mut(at).filter(|queued| matches!(queued.op, Op::Append { .. })) {
+            // Or the answer alone is.
+            if chance.one_in(2) {
+                queued.answer_lost = true;
+                return true;
+            }
+        }
         match self.queue.get(at).map(|queued| &queued.op) {
             Some(Op::Append { .. } | Op::Where(_)) => self.queue.remove(at).is_some(),
             _ => false,

@@ -211,8 +211,9 @@ impl World {
     /// All that could happen next.
     fn steps(&mut self) -> Vec<Step> {
         let mut steps = vec![];
+        let submits = self.unsent > 0 && (self.quiet || self.chance.one_in(self.plan.spread));
         for (at, sender) in self.senders.iter().enumerate() {
-            if self.unsent > 0 {
+            if submits {
                 steps.push(Step::Submit(at));
             }
             if sender.has_batches() {
