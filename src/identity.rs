@@ -13,10 +13,14 @@ use std::sync::Arc;
 
 use ring::hkdf;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use rustls::pki_types::CertificateDer;
+use rustls::server::ParsedCertificate;
 
 use crate::id::{KEY_BYTES, PeerId, RelayId};
 use crate::random::Entropy;
-use crate::transport::key_of_certificate;
+
+/// What stands before the key in the SubjectPublicKeyInfo of an Ed25519 certificate (RFC 8410, section 4).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
 /// Bytes of an Ed25519 secret (RFC 8032, section 5.1.5).
 pub const SEED_BYTES: usize = 32;
@@ -177,6 +181,13 @@ impl Identity {
             Some(_) => Ok(Self::assemble(seed, certificate).unwrap_or(made)),
         }
     }
+}
+
+/// The Ed25519 key of a certificate; `None` if it is damaged or has a key of another kind.
+pub(crate) fn key_of_certificate(der: &[u8]) -> Option<[u8; KEY_BYTES]> {
+    let der = CertificateDer::from(der);
+    let spki = ParsedCertificate::try_from(&der).ok()?.subject_public_key_info();
+    spki.as_ref().strip_prefix(&SPKI_PREFIX)?.try_into().ok()
 }
 
 /// Whether `signature` is the holder of `signer`'s signature over `message`.
@@ -355,3 +366,196 @@ fn warn_if_open(file: &Path) {
 
 #[cfg(not(unix))]
 fn warn_if_open(_: &Path) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SystemEntropy;
+
+    fn load(dir: &Path) -> Result<Identity, IdentityError> {
+        Identity::load_or_create(dir, "relay", &SystemEntropy)
+    }
+
+    fn put(file: &Path, tag: &str, content: &[u8]) {
+        fs::write(file, pem::encode(&pem::Pem::new(tag, content))).unwrap();
+    }
+
+    #[test]
+    fn a_seed_has_one_key_one_certificate_and_one_secret_for_each_label() {
+        let (one, same, other) =
+            (Identity::from_seed([1; 32]), Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
+        assert_eq!(one.peer_id(), same.peer_id());
+        assert_eq!(one.certificate_der(), same.certificate_der());
+        assert_ne!(one.peer_id(), other.peer_id());
+        assert_eq!(key_of_certificate(one.certificate_der()), Some(*one.peer_id().as_bytes()));
+        assert_eq!(one.derive::<32>(b"a"), same.derive::<32>(b"a"));
+        assert_ne!(one.derive::<32>(b"a"), one.derive::<32>(b"b"));
+        assert_ne!(one.derive::<32>(b"a"), other.derive::<32>(b"a"));
+        assert_eq!(one.derive::<64>(b"a").len(), 64);
+    }
+
+    #[test]
+    fn the_key_of_rfc_8032_signs_as_it_should() {
+        // Section 7.1, test 2.
+        let hex = |text: &str| data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();
+        let seed = hex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb");
+        let identity = Identity::from_seed(seed.try_into().unwrap());
+        let public = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+        assert_eq!(identity.relay_id().as_bytes()[..], hex(public));
+        let signature = identity.sign(&[0x72]);
+        let expected = "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da\
+                        085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00";
+        assert_eq!(signature[..], hex(expected));
+        assert!(verify(&identity.peer_id(), &[0x72], &signature));
+    }
+
+    #[test]
+    fn only_the_signers_signature_over_that_message_verifies() {
+        let (signer, other) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
+        let signature = signer.sign(b"hello");
+        assert!(verify(&signer.peer_id(), b"hello", &signature));
+        assert!(!verify(&other.peer_id(), b"hello", &signature));
+        assert!(!verify(&signer.peer_id(), b"hellp", &signature));
+        for bit in 0..512 {
+            let mut changed = signature;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(!verify(&signer.peer_id(), b"hello", &changed), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let identity = Identity::from_seed([0xab; 32]);
+        assert_eq!(format!("{identity:?}"), format!("Identity({})", identity.peer_id().short()));
+    }
+
+    #[test]
+    fn an_identity_is_made_once_and_then_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("new/certs");
+        let made = load(&place).unwrap();
+        let found = load(&place).unwrap();
+        assert_eq!(found.peer_id(), made.peer_id());
+        assert_eq!(found.certificate_der(), made.certificate_der());
+        assert_ne!(Identity::load_or_create(&place, "other", &SystemEntropy).unwrap().peer_id(), made.peer_id());
+        let mut names: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["other.crt", "other.key", "relay.crt", "relay.key"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_can_read_a_key_that_was_made_here() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        // The leftover of a run that was killed, with a mode of its own.
+        fs::write(dir.path().join("relay.key.new"), "half").unwrap();
+        let made = load(dir.path()).unwrap();
+        let mode = |name| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("relay.key"), mode("relay.crt")), (0o600, 0o644));
+        // One that others can read still works: they are warned.
+        fs::set_permissions(dir.path().join("relay.key"), fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(load(dir.path()).unwrap().peer_id(), made.peer_id());
+    }
+
+    #[test]
+    fn a_certificate_that_is_missing_is_made_from_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = load(dir.path()).unwrap();
+        fs::remove_file(dir.path().join("relay.crt")).unwrap();
+        let found = load(dir.path()).unwrap();
+        assert_eq!(found.certificate_der(), made.certificate_der());
+        assert!(dir.path().join("relay.crt").exists());
+    }
+
+    #[test]
+    fn keys_of_both_pkcs8_versions_are_taken() {
+        let seed = [7; 32];
+        let expected = Identity::from_seed(seed).peer_id();
+        let public = expected.as_bytes();
+        // RFC 5958, section 2: the public key follows, tagged [1]; openssl writes version 1, ring this one.
+        let mut second = vec![0x30, 0x51, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        second.extend_from_slice(&seed);
+        second.extend_from_slice(&[0x81, 0x21, 0]);
+        second.extend_from_slice(public);
+        let rings = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+        let rings_public = *Ed25519KeyPair::from_pkcs8(rings.as_ref()).unwrap().public_key();
+        for (document, key) in
+            [(pkcs8(&seed), &public[..]), (second, &public[..]), (rings.as_ref().to_vec(), rings_public.as_ref())]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            put(&dir.path().join("relay.key"), KEY_TAG, &document);
+            assert_eq!(load(dir.path()).unwrap().peer_id().as_bytes()[..], *key);
+        }
+    }
+
+    #[test]
+    fn a_public_key_that_does_not_belong_to_the_secret_is_refused() {
+        let mut document = vec![0x30, 0x51, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        document.extend_from_slice(&[7; 32]);
+        document.extend_from_slice(&[0x81, 0x21, 0]);
+        document.extend_from_slice(Identity::from_seed([8; 32]).peer_id().as_bytes());
+        assert_eq!(seed_of(&document), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_that_names_the_file_and_changes_nothing() {
+        let rsa_like = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let foreign = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&rsa_like).unwrap();
+        let other = Identity::from_seed([9; 32]);
+        type Case<'a> = (&'a str, &'a dyn Fn(&Path, &Path), fn(&IdentityError) -> bool, &'a str);
+        let cases: [Case<'_>; 7] = [
+            (
+                "no key",
+                &|key, _| fs::remove_file(key).unwrap(),
+                |e| matches!(e, IdentityError::KeyMissing { .. }),
+                "key",
+            ),
+            ("no PEM", &|key, _| fs::write(key, "?").unwrap(), |e| matches!(e, IdentityError::NotPem { .. }), "key"),
+            (
+                "another kind",
+                &|key, _| put(key, KEY_TAG, rsa_like.serialized_der()),
+                |e| matches!(e, IdentityError::WrongKey { .. }),
+                "key",
+            ),
+            (
+                "encrypted",
+                &|key, _| put(key, "ENCRYPTED PRIVATE KEY", &[0x30, 0]),
+                |e| matches!(e, IdentityError::NotPem { .. }),
+                "key",
+            ),
+            (
+                "unreadable",
+                &|key, _| {
+                    fs::remove_file(key).unwrap();
+                    fs::create_dir(key).unwrap();
+                },
+                |e| matches!(e, IdentityError::Read { .. }),
+                "key",
+            ),
+            (
+                "a foreign certificate",
+                &|_, certificate| put(certificate, CERTIFICATE_TAG, foreign.der()),
+                |e| matches!(e, IdentityError::BadCertificate { .. }),
+                "crt",
+            ),
+            (
+                "another's certificate",
+                &|_, certificate| put(certificate, CERTIFICATE_TAG, other.certificate_der()),
+                |e| matches!(e, IdentityError::CertificateMismatch { .. }),
+                "crt",
+            ),
+        ];
+        for (name, spoil, expected, named) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            load(dir.path()).unwrap();
+            let (key, certificate) = (dir.path().join("relay.key"), dir.path().join("relay.crt"));
+            spoil(&key, &certificate);
+            let before = (fs::read(&key).ok(), fs::read(&certificate).ok());
+            let error = load(dir.path()).unwrap_err();
+            assert!(expected(&error), "{name}: {error:?}");
+            assert!(error.to_string().contains(&format!("relay.{named}")), "{name}: {error}");
+            assert_eq!((fs::read(&key).ok(), fs::read(&certificate).ok()), before, "{name}");
+        }
+    }
+}

@@ -36,7 +36,7 @@ impl Ranges {
     /// How many numbers are in it.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|(from, to)| to - from + 1).fold(0, u64::saturating_add)
+        self.0.iter().map(|(from, to)| (to - from).saturating_add(1)).fold(0, u64::saturating_add)
     }
 
     /// The ranges, ascending.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
-use super::event::{Event, EventQueue, Seen};
+use super::event::{Connection, Event, EventQueue, Seen};
 use super::link::{self, Link, LinkError, Stream};
 use super::message::Answered;
 use super::receiving::Receiving;
@@ -40,15 +40,24 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How often lanes that went silent are looked for.
 const FORGET_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a store that cannot be read is left alone.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+
+/// An attempt to connect that has lasted so long is begun anew when the relay says that it is there.
+const OLD_ATTEMPT: Duration = Duration::from_millis(500);
+
 /// Frames taken in one turn.
 const TURN_FRAMES: usize = 1024;
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Box<Link>, LinkError>> + Send>>;
 
 enum State {
     /// Until then.
     Waiting(Moment),
-    Connecting(Connecting),
+    Connecting {
+        attempt: Connecting,
+        since: Moment,
+    },
     Up {
         link: Box<Link>,
         since: Moment,
@@ -60,7 +69,7 @@ enum State {
 /// What happened to the connection.
 enum News {
     Due,
-    Connected(Result<Link, LinkError>),
+    Connected(Result<Box<Link>, LinkError>),
     Frame(Stream, Frame),
     Lost(TransportError),
 }
@@ -75,6 +84,7 @@ pub(super) struct Driver {
     pub(super) answers: mpsc::UnboundedReceiver<Answered>,
     pub(super) seen: mpsc::UnboundedReceiver<Seen>,
     pub(super) stop: watch::Sender<Option<Stop>>,
+    pub(super) connection: watch::Sender<Connection>,
     pub(super) commits: Commits,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
@@ -123,7 +133,9 @@ impl Driver {
                     Err(error) => break Some(error),
                 },
                 letters = self.sending.letters() => match letters {
-                    Ok(()) | Err(StoreError::Unavailable(_)) => {}
+                    Ok(()) => {}
+                    // They are asked for again at once: not as fast as a failing disk can say no.
+                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(READ_PAUSE).await,
                     Err(error) => break Some(error),
                 },
                 () = self.receiving.hand_out() => {}
@@ -149,7 +161,8 @@ impl Driver {
         let (push, credit) = self.receiving.hello();
         let hello = link::hello(push, credit, self.ack_timeout);
         let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
-        State::Connecting(Box::pin(async move { Link::open(&endpoint, &relay, hello).await }))
+        let attempt = async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) };
+        State::Connecting { attempt: Box::pin(attempt), since: self.clock.now() }
     }
 
     /// Does all that can be done now. The stream to wait for, if one has no room.
@@ -159,9 +172,7 @@ impl Driver {
         }
         let mut blocked = None;
         if let State::Up { link, .. } = state {
-            if !self.receiving.transmit(link, closing)? {
-                blocked = Some(link.notify.clone());
-            }
+            blocked = self.receiving.transmit(link, closing)?;
             if !self.sending.transmit(link, &self.commits)? {
                 blocked = Some(link.submit.clone());
             }
@@ -188,6 +199,7 @@ impl Driver {
             Command::Status(sender, reply) => self.receiving.ask_status(sender, reply),
             Command::Events(reply) => drop(reply.send(self.events.subscribe())),
             Command::Waiting(reply) => drop(reply.send(self.sending.waiting())),
+            Command::Unaccepted(reply) => drop(reply.send(self.sending.unaccepted())),
             // Only the first one gets here; see `run`.
             Command::Close(_) => {}
         }
@@ -218,8 +230,9 @@ impl Driver {
                     // Who no longer waits has sent it all the same.
                     reply.send(Ok(outgoing)).ok();
                 }
-                After::Resolved { key, receipt, outcome, kept } => {
-                    self.sending.resolved((key, receipt), outcome, kept, &mut self.events, &mut self.commits);
+                After::NotSent { entries } => self.sending.not_sent(&entries),
+                After::Resolved { key, receipt, outcome } => {
+                    self.sending.resolved((key, receipt), outcome, &mut self.events, &mut self.commits);
                 }
                 After::Remembered => self.sending.remembered(),
                 After::Answered { place, durable } => self.receiving.durable(place, durable),
@@ -234,8 +247,10 @@ impl Driver {
                 let link = link?;
                 self.sending.connected(&link);
                 self.receiving.connected(&link);
-                self.events.tell(Event::Connected { status: link.hello.status.clone() });
-                *state = State::Up { link: Box::new(link), since: self.clock.now() };
+                let status = link.hello.status.clone();
+                self.connection.send_replace(Connection::Open { status: status.clone() });
+                self.events.tell(Event::Connected { status });
+                *state = State::Up { link, since: self.clock.now() };
             }
             News::Lost(error) => return Err(error.into()),
             News::Frame(stream, frame) => {
@@ -277,12 +292,14 @@ impl Driver {
         let reason = error.to_string();
         if !error.is_transient() {
             tracing::warn!(%reason, "the client stops");
-            self.receiving.stop();
-            self.events.tell(Event::Stopped { reason: reason.clone() });
             let superseded = matches!(error, LinkError::Transport(TransportError::Closed(reason))
                 if reason.code() == Some(CloseCode::Superseded));
-            let stop = if superseded { Stop::Superseded } else { Stop::Refused(reason) };
-            self.stop.send_replace(Some(stop));
+            let stop = if superseded { Stop::Superseded } else { Stop::Refused(reason.clone()) };
+            // Before anybody who waits is let go, and asks why.
+            self.stop.send_replace(Some(stop.clone()));
+            self.connection.send_replace(Connection::Stopped(stop));
+            self.receiving.stop();
+            self.events.tell(Event::Stopped { reason });
             return State::Stopped;
         }
         if matches!(error, LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
@@ -291,6 +308,7 @@ impl Driver {
         }
         let retry_in = backoff.next_wait(self.entropy.word());
         tracing::debug!(%reason, ?retry_in, "not connected");
+        self.connection.send_replace(Connection::Lost { reason: reason.clone(), retry_in });
         self.events.tell(Event::Disconnected { reason, retry_in });
         State::Waiting(now + retry_in)
     }
@@ -306,11 +324,19 @@ impl Driver {
                 backoff.reset();
                 *until = (*until).min(self.clock.now() + backoff.next_wait(self.entropy.word()));
             }
-            State::Connecting(_) | State::Stopped => {}
+            State::Connecting { since, .. } if self.clock.now() - *since >= OLD_ATTEMPT => *state = self.connect(),
+            State::Connecting { .. } | State::Stopped => {}
         }
     }
 
     fn begin_closing(&mut self) -> Moment {
+        // What the application said before it closed the client counts, whatever the order it is read in.
+        while let Ok(seen) = self.seen.try_recv() {
+            self.seen(seen);
+        }
+        while let Ok(answered) = self.answers.try_recv() {
+            self.receiving.answered(answered, &mut self.commits);
+        }
         self.sending.retire();
         self.clock.now() + CLOSE_PATIENCE
     }
@@ -329,10 +355,6 @@ impl Driver {
             tracing::error!(%error, "the client's store cannot be used any more");
             Stop::Store(error)
         });
-        self.receiving.stop();
-        if let Stop::Store(error) = &stop {
-            self.events.tell(Event::Stopped { reason: error.to_string() });
-        }
         self.stop.send_if_modified(|now| {
             let first = now.is_none();
             if first {
@@ -340,6 +362,17 @@ impl Driver {
             }
             first
         });
+        self.connection.send_if_modified(|now| {
+            let first = !matches!(now, Connection::Stopped(_));
+            if first {
+                *now = Connection::Stopped(stop.clone());
+            }
+            first
+        });
+        self.receiving.stop();
+        if let Stop::Store(error) = &stop {
+            self.events.tell(Event::Stopped { reason: error.to_string() });
+        }
         if let State::Up { link, .. } = &state {
             // What is written has to leave first: a close overtakes it.
             for sender in [&link.submit, &link.notify, &link.sync] {
@@ -361,7 +394,7 @@ impl State {
                 sleep_until(clock, Some(*until)).await;
                 News::Due
             }
-            Self::Connecting(connecting) => News::Connected(connecting.await),
+            Self::Connecting { attempt, .. } => News::Connected(attempt.await),
             Self::Up { link, .. } => match link.next().await {
                 Ok((stream, frame)) => News::Frame(stream, frame),
                 Err(error) => News::Lost(error),

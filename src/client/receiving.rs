@@ -22,13 +22,17 @@ use crate::protocol::{
 };
 use crate::store::redb::client::Change;
 use crate::time::{Moment, SharedClock};
-use crate::transport::TransportError;
+use crate::transport::{FrameSender, TransportError};
 
 /// How long an acknowledgement may wait for a page request to ride on.
 const RIDE_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long ACK:R may stay unconfirmed before it is sent again.
 const ACK_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long a page or a count may stay unanswered before it is asked for again. Patient, since a page may be
+/// large and the way slow; and an answer to the first question is as good as one to the second.
+const SYNC_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// What the refusal of a forged message says.
 const FORGED: &str = "bad_signature";
@@ -58,8 +62,26 @@ enum Backlog {
 /// A page that was asked for, and the acknowledgements that went along.
 #[derive(Debug)]
 struct Asked {
-    request: u64,
+    /// The first and the last request for it.
+    requests: (u64, u64),
     answers: Taken,
+    /// When it was asked for last; `None` once that is too long ago.
+    sent: Option<Moment>,
+}
+
+/// Somebody who wants to know what waits, from one sender alone if one is named.
+#[derive(Debug)]
+struct StatusWanted {
+    sender: Option<PeerId>,
+    reply: oneshot::Sender<Result<Status, Stop>>,
+}
+
+/// The request for it, and when it was sent.
+#[derive(Debug)]
+struct StatusAsked {
+    request: u64,
+    sent: Moment,
+    wanted: StatusWanted,
 }
 
 /// See the head of this file.
@@ -84,9 +106,10 @@ pub(super) struct Receiving {
     next_ack: u64,
     next_sync: u64,
     asked: Option<Asked>,
-    statuses: VecDeque<(Option<PeerId>, oneshot::Sender<Result<Status, Stop>>)>,
-    statuses_asked: VecDeque<(u64, Option<PeerId>, oneshot::Sender<Result<Status, Stop>>)>,
+    statuses: VecDeque<StatusWanted>,
+    statuses_asked: VecDeque<StatusAsked>,
     round_trip: RoundTrip,
+    sync_trip: RoundTrip,
 }
 
 impl Receiving {
@@ -120,6 +143,7 @@ impl Receiving {
             statuses: VecDeque::new(),
             statuses_asked: VecDeque::new(),
             round_trip: RoundTrip::new(ACK_TIMEOUTS.0, ACK_TIMEOUTS.1),
+            sync_trip: RoundTrip::new(SYNC_TIMEOUTS.0, SYNC_TIMEOUTS.1),
         }
     }
 
@@ -152,13 +176,14 @@ impl Receiving {
         self.held.clear();
         self.backlog = Backlog::Done;
         self.round_trip.reset();
+        self.sync_trip.reset();
         let lost = self.asked.take().map(|asked| asked.answers);
         for answers in self.unconfirmed.drain(..).map(|(_, answers, _)| answers).chain(lost) {
             self.owed.taken.extend(&answers.taken);
             self.owed.refused.extend(answers.refused);
         }
         // Asked again in the next session.
-        self.statuses.extend(self.statuses_asked.drain(..).map(|(_, sender, reply)| (sender, reply)));
+        self.statuses.extend(self.statuses_asked.drain(..).map(|asked| asked.wanted));
     }
 
     /// No message will come any more.
@@ -169,7 +194,10 @@ impl Receiving {
 
     /// Wants to know what waits.
     pub(super) fn ask_status(&mut self, sender: Option<PeerId>, reply: oneshot::Sender<Result<Status, Stop>>) {
-        self.statuses.push_back((sender, reply));
+        // Without a session to come it would never be answered.
+        if self.to_application.is_some() {
+            self.statuses.push_back(StatusWanted { sender, reply });
+        }
     }
 
     /// Takes a frame of the notify stream or a sync stream.
@@ -182,9 +210,16 @@ impl Receiving {
             (Stream::Notify, Frame::AckA(confirmed)) => self.confirmed(confirmed.request),
             (Stream::Sync, Frame::PageA(page)) => self.page(page)?,
             (Stream::Sync, Frame::StatusA(answer)) => {
-                let asked = self.statuses_asked.pop_front_if(|(request, ..)| *request == answer.request);
-                let Some((_, _, reply)) = asked else { return Err(never_asked(FrameType::StatusA).into()) };
-                reply.send(Ok(answer.status)).ok();
+                let place = self.statuses_asked.iter().position(|asked| asked.request == answer.request);
+                match place.and_then(|place| self.statuses_asked.remove(place)) {
+                    Some(asked) => {
+                        self.sync_trip.sample(self.clock.now() - asked.sent);
+                        asked.wanted.reply.send(Ok(answer.status)).ok();
+                    }
+                    // It was asked again meanwhile.
+                    None if answer.request < self.next_sync => {}
+                    None => return Err(never_asked(FrameType::StatusA).into()),
+                }
             }
             // What the relay says of itself; its closing says the same.
             (Stream::Notify, Frame::GoawayN(_)) | (_, Frame::NopN(_)) => {}
@@ -194,9 +229,14 @@ impl Receiving {
     }
 
     fn page(&mut self, page: PageA) -> Result<(), TransportError> {
-        match self.asked.take() {
-            Some(asked) if asked.request == page.request => {}
-            _ => return Err(never_asked(FrameType::PageA).into()),
+        if page.request >= self.next_sync {
+            return Err(never_asked(FrameType::PageA).into());
+        }
+        // Asked for again, a page may come twice.
+        let asked = |asked: &mut Asked| (asked.requests.0..=asked.requests.1).contains(&page.request);
+        let Some(asked) = self.asked.take_if(asked) else { return Ok(()) };
+        if let (Some(sent), true) = (asked.sent, asked.requests.0 == asked.requests.1) {
+            self.sync_trip.sample(self.clock.now() - sent);
         }
         for message in page.messages {
             self.arrive(message, true)?;
@@ -335,10 +375,18 @@ impl Receiving {
     pub(super) fn next_timeout(&self) -> Option<Moment> {
         let ride = self.owed_since.filter(|_| !self.owed.is_empty()).map(|since| since + RIDE_PATIENCE);
         let confirmation = self.unconfirmed.front().map(|(_, _, sent)| *sent + self.round_trip.timeout());
-        [ride, confirmation].into_iter().flatten().min()
+        let sync = self.oldest_sync().map(|sent| sent + self.sync_trip.timeout());
+        [ride, confirmation, sync].into_iter().flatten().min()
     }
 
-    /// Time has passed: what is unconfirmed for too long is owed again.
+    /// Since when a page or a count is unanswered.
+    fn oldest_sync(&self) -> Option<Moment> {
+        let page = self.asked.as_ref().and_then(|asked| asked.sent);
+        let status = self.statuses_asked.front().map(|asked| asked.sent);
+        page.into_iter().chain(status).min()
+    }
+
+    /// Time has passed: what is unconfirmed for too long is owed again, what is unanswered is asked again.
     pub(super) fn on_timeout(&mut self, now: Moment) {
         let late = self.unconfirmed.front().is_some_and(|(_, _, sent)| *sent + self.round_trip.timeout() <= now);
         if late {
@@ -349,23 +397,33 @@ impl Receiving {
             }
             self.owed_since = Some(now);
         }
+        if self.oldest_sync().is_some_and(|sent| sent + self.sync_trip.timeout() <= now) {
+            self.sync_trip.back_off();
+            if let Some(asked) = &mut self.asked {
+                asked.sent = None;
+            }
+            for asked in self.statuses_asked.drain(..).rev() {
+                self.statuses.push_front(asked.wanted);
+            }
+        }
     }
 
-    /// Sends what may go out: page requests with what is owed, or ACK:R. False if a stream has no room.
-    pub(super) fn transmit(&mut self, link: &Link, closing: bool) -> Result<bool, TransportError> {
+    /// Sends what may go out: page requests with what is owed, or ACK:R. The stream to wait for, if one has no
+    /// room.
+    pub(super) fn transmit(&mut self, link: &Link, closing: bool) -> Result<Option<FrameSender>, TransportError> {
         let now = self.clock.now();
-        let Some(store) = self.store else { return Ok(true) };
-        while let Some((sender, reply)) = self.statuses.pop_front() {
-            if !link.sync.try_send(&StatusR { request: self.next_sync, sender }.into())? {
-                self.statuses.push_front((sender, reply));
-                return Ok(false);
+        let Some(store) = self.store else { return Ok(None) };
+        while let Some(wanted) = self.statuses.pop_front() {
+            if !link.sync.try_send(&StatusR { request: self.next_sync, sender: wanted.sender }.into())? {
+                self.statuses.push_front(wanted);
+                return Ok(Some(link.sync.clone()));
             }
-            self.statuses_asked.push_back((self.next_sync, sender, reply));
+            self.statuses_asked.push_back(StatusAsked { request: self.next_sync, sent: now, wanted });
             self.next_sync += 1;
         }
         let page = usize::try_from(self.options.page_messages).unwrap_or(usize::MAX);
         if let Backlog::Wanted(cursor) = self.backlog
-            && self.asked.is_none()
+            && self.asked.as_ref().is_none_or(|asked| asked.sent.is_none())
             && self.ready.len() < page
             && !closing
         {
@@ -374,21 +432,31 @@ impl Receiving {
         let rides = matches!(self.backlog, Backlog::Wanted(_)) && !closing;
         let waited = self.owed_since.is_none_or(|since| since + RIDE_PATIENCE <= now);
         if self.owed.is_empty() || (rides && !waited) {
-            return Ok(true);
+            return Ok(None);
         }
         let answers = std::mem::take(&mut self.owed);
         let ack = AckR { request: self.next_ack, store, answers: answers.clone() };
         if !link.notify.try_send(&ack.into())? {
             self.owed = answers;
-            return Ok(false);
+            return Ok(Some(link.notify.clone()));
         }
         self.owed_since = None;
         self.unconfirmed.push_back((self.next_ack, answers, now));
         self.next_ack += 1;
-        Ok(true)
+        Ok(None)
     }
 
-    fn ask_page(&mut self, link: &Link, store: StoreId, cursor: Option<u64>) -> Result<bool, TransportError> {
+    fn ask_page(
+        &mut self,
+        link: &Link,
+        store: StoreId,
+        cursor: Option<u64>,
+    ) -> Result<Option<FrameSender>, TransportError> {
+        let again = self.asked.take();
+        if let Some(again) = &again {
+            self.owed.taken.extend(&again.answers.taken);
+            self.owed.refused.extend(again.answers.refused.iter().cloned());
+        }
         let answers = std::mem::take(&mut self.owed);
         let request = self.next_sync;
         let order = match self.options.reading {
@@ -406,12 +474,17 @@ impl Receiving {
             answers: answers.clone(),
         };
         if !link.sync.try_send(&ask.into())? {
-            self.owed = answers;
-            return Ok(false);
+            match again {
+                // What went along with it goes again; a copy of that does no harm.
+                Some(again) => (self.asked, self.owed) = (Some(again), answers),
+                None => self.owed = answers,
+            }
+            return Ok(Some(link.sync.clone()));
         }
         (self.next_sync, self.owed_since) = (request + 1, None);
-        self.asked = Some(Asked { request, answers });
-        Ok(true)
+        let requests = (again.map_or(request, |again| again.requests.0), request);
+        self.asked = Some(Asked { requests, answers, sent: Some(self.clock.now()) });
+        Ok(None)
     }
 
     /// Forgets lanes that can bring nothing any more.

@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
-use super::event::{Event, EventQueue};
+use super::event::{Event, EventQueue, Seen};
 use super::link::{Link, Stream, unexpected};
 use super::message::{Accepted, Progress};
 use super::{Draft, Outgoing, SendError};
@@ -28,6 +28,12 @@ const AT_HAND_BYTES: usize = 8 << 20;
 /// Messages read from the disk in one go.
 const READ_MESSAGES: usize = 256;
 
+/// Messages that are being read from the disk.
+struct BodiesWanted {
+    keys: Vec<u64>,
+    reply: Reply<Vec<(u64, Letter)>>,
+}
+
 /// See the head of this file.
 pub(super) struct Sending {
     me: PeerId,
@@ -43,8 +49,13 @@ pub(super) struct Sending {
     at_hand: HashMap<u64, Letter>,
     at_hand_bytes: usize,
     requests: VecDeque<Request>,
-    reading: Option<(Vec<u64>, Reply<Vec<(u64, Letter)>>)>,
+    reading: Option<BodiesWanted>,
     handles: HashMap<u64, watch::Sender<Progress>>,
+    /// Outcomes on their way to the disk: not told yet.
+    resolving: usize,
+    /// Messages on their way to the disk.
+    on_the_way: usize,
+    seen: mpsc::UnboundedSender<Seen>,
 }
 
 impl Sending {
@@ -54,6 +65,7 @@ impl Sending {
         clock: SharedClock,
         entropy: SharedEntropy,
         max_messages: usize,
+        seen: mpsc::UnboundedSender<Seen>,
     ) -> Self {
         let (now, date) = (clock.now(), clock.date());
         let restored = recovered.outbox.iter().map(|letter| Restored {
@@ -83,12 +95,20 @@ impl Sending {
             requests: VecDeque::new(),
             reading: None,
             handles: HashMap::new(),
+            resolving: 0,
+            on_the_way: 0,
+            seen,
         }
     }
 
-    /// Messages without an outcome.
+    /// Messages without an outcome that the application could know.
     pub(super) const fn waiting(&self) -> usize {
-        self.outbox.len()
+        self.outbox.len() + self.resolving
+    }
+
+    /// Messages that the relay is not known to have, likewise.
+    pub(super) fn unaccepted(&self) -> usize {
+        self.outbox.unaccepted() + self.resolving
     }
 
     /// Gives messages their places and sets them on their way to the disk.
@@ -100,7 +120,7 @@ impl Sending {
     ) {
         let refused = match drafts.iter().position(|draft| draft.body.len() > MAX_BODY_BYTES) {
             Some(index) => Some(SendError::TooLarge { index }),
-            None if self.outbox.len() + drafts.len() > self.max_messages => {
+            None if self.outbox.len() + self.on_the_way + drafts.len() > self.max_messages => {
                 Some(SendError::OutboxFull { messages: self.max_messages })
             }
             None => None,
@@ -117,9 +137,10 @@ impl Sending {
             commits.change(Change::Keep(entry.key, letter.clone()));
             let (handle, progress) = watch::channel(Progress::default());
             self.handles.insert(entry.key, handle);
-            outgoing.push(Outgoing { id: entry.id, n: entry.n, progress });
+            outgoing.push(Outgoing { id: entry.id, n: entry.n, key: entry.key, progress, seen: self.seen.clone() });
             entries.push((entry, letter));
         }
+        self.on_the_way += entries.len();
         commits.after(After::Sent { entries, outgoing, reply });
     }
 
@@ -150,12 +171,21 @@ impl Sending {
 
     /// Messages are durable: they may be offered.
     pub(super) fn sent(&mut self, entries: Vec<(Entry, Letter)>) {
+        self.on_the_way -= entries.len();
         for (entry, letter) in entries {
             if self.at_hand_bytes < AT_HAND_BYTES {
                 self.at_hand_bytes += letter.envelope.bytes().len();
                 self.at_hand.insert(entry.key, letter);
             }
             self.outbox.add(entry);
+        }
+    }
+
+    /// Messages did not get to the disk: whoever sent them is told, and it is as if they had never been.
+    pub(super) fn not_sent(&mut self, entries: &[(Entry, Letter)]) {
+        self.on_the_way -= entries.len();
+        for (entry, _) in entries {
+            self.handles.remove(&entry.key);
         }
     }
 
@@ -179,19 +209,17 @@ impl Sending {
         &mut self,
         (key, receipt): (u64, crate::delivery::Receipt),
         outcome: KeptOutcome,
-        kept: bool,
         events: &mut EventQueue,
         commits: &mut Commits,
     ) {
+        self.resolving -= 1;
         self.outbox.persisted(receipt);
         let relay = outcome.verdict.relay.unwrap_or(self.home);
         if let Some(handle) = self.handles.remove(&key) {
             handle.send_modify(|progress| progress.outcome = Some((outcome.verdict.outcome.clone(), relay)));
         }
-        if kept {
-            for dropped in events.keep(key, outcome) {
-                commits.change(Change::Forget(dropped));
-            }
+        for dropped in events.keep(key, outcome) {
+            commits.change(Change::Forget(dropped));
         }
     }
 
@@ -251,12 +279,10 @@ impl Sending {
                 }
                 Effect::Resolved { key, id, lane, n, verdict, receipt } => {
                     self.forget(key);
-                    let awaited = self.handles.get(&key).is_some_and(|handle| handle.receiver_count() > 0);
-                    // Nobody in this process waits for it: it is kept until somebody asks.
-                    let kept = events.has_reader() || !awaited;
+                    self.resolving += 1;
                     let outcome = KeptOutcome { id, lane, n, verdict };
-                    commits.change(Change::Resolve(key, kept.then(|| outcome.clone())));
-                    commits.after(After::Resolved { key, receipt, outcome, kept });
+                    commits.change(Change::Resolve(key, outcome.clone()));
+                    commits.after(After::Resolved { key, receipt, outcome });
                 }
                 Effect::Silent => silent = true,
             }
@@ -321,14 +347,14 @@ impl Sending {
             Request::Ask(_) | Request::Close(_) => None,
         });
         let keys: Vec<u64> = missing.take(READ_MESSAGES).collect();
-        self.reading = Some((keys.clone(), commits.store().letters(keys)));
+        self.reading = Some(BodiesWanted { reply: commits.store().letters(keys.clone()), keys });
     }
 
     /// Waits for messages to be read; for ever if none are. Cancel-safe.
     pub(super) async fn letters(&mut self) -> Result<(), StoreError> {
-        let Some((_, reading)) = &mut self.reading else { return std::future::pending().await };
-        let letters = reading.await;
-        let asked = self.reading.take().map(|(keys, _)| keys).unwrap_or_default();
+        let Some(reading) = &mut self.reading else { return std::future::pending().await };
+        let letters = (&mut reading.reply).await;
+        let asked = self.reading.take().map(|reading| reading.keys).unwrap_or_default();
         for (key, letter) in letters? {
             self.at_hand_bytes += letter.envelope.bytes().len();
             self.at_hand.insert(key, letter);

@@ -81,10 +81,6 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    pub(crate) const fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// What has not been read yet.
     pub(crate) const fn rest(&self) -> &'a [u8] {
         self.0
@@ -216,7 +212,7 @@ mod tests {
                 put_verdict(&mut bytes, &verdict);
                 let mut reader = Reader::new(&bytes);
                 assert_eq!(reader.verdict(), Ok(verdict));
-                assert_eq!(reader.len(), 0);
+                assert_eq!(reader.end(), Ok(()));
             }
         }
     }

@@ -9,7 +9,7 @@ use super::error::WireError;
 use super::lane::{CloseA, CloseR, WhereA, WhereR};
 use super::limit::{MAX_DEPTH, MAX_LANES_ASKED};
 use super::mailbox::{PageA, PageR, StatusA, StatusR};
-use super::message::{AckA, AckN, AckR, MsgA, MsgN, MsgR};
+use super::message::{AckA, AckN, AckR, Exception, MsgA, MsgN, MsgR};
 use super::session::{GoawayN, HelloA, HelloR, NopN, OpenN};
 
 /// Types from here on are skipped if unknown; below they close the connection.
@@ -121,14 +121,18 @@ fn parse<'de, T: Deserialize<'de>>(frame: FrameType, content: &'de [u8]) -> Resu
     Ok(value)
 }
 
+const REVERSED: &str = "a range of numbers starts at 1 and is not reversed";
+
 impl Frame {
     /// The rules that single fields cannot know.
     fn check(self) -> Result<Self, WireError> {
         let bad = |what| Err(WireError::BadValue { frame: self.frame_type(), what });
         match &self {
             Self::WhereR(ask) if ask.lanes.len() > MAX_LANES_ASKED => bad("too many lanes"),
-            Self::WhereR(ask) if ask.lanes.iter().any(|lane| lane.from == 0 || lane.from > lane.to) => {
-                bad("a range of numbers starts at 1 and is not reversed")
+            Self::WhereR(ask) if ask.lanes.iter().any(|lane| lane.from == 0 || lane.from > lane.to) => bad(REVERSED),
+            Self::AckN(told) if told.exceptions.iter().any(Exception::is_reversed) => bad(REVERSED),
+            Self::WhereA(told) if told.lanes.iter().flat_map(|lane| &lane.exceptions).any(Exception::is_reversed) => {
+                bad(REVERSED)
             }
             Self::CloseR(close) if close.lanes.len() > MAX_LANES_ASKED => bad("too many lanes"),
             _ => Ok(self),

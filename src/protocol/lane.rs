@@ -32,16 +32,41 @@ impl LaneRef {
 
 /// A lane and the numbers of it that the asker still holds unresolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WireLaneQuestion", into = "WireLaneQuestion")]
 pub struct LaneQuestion {
     /// Which lane.
-    #[serde(flatten)]
     pub lane: LaneRef,
     /// The first number asked about.
-    #[serde(rename = "a", deserialize_with = "wire::integer")]
     pub from: u64,
     /// The last number asked about.
-    #[serde(rename = "b", deserialize_with = "wire::integer")]
     pub to: u64,
+}
+
+/// Written out for the same reason as ACK:R.
+#[derive(Serialize, Deserialize, Clone)]
+struct WireLaneQuestion {
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    sender: Option<PeerId>,
+    #[serde(rename = "t")]
+    recipient: PeerId,
+    #[serde(rename = "l")]
+    lane: LaneId,
+    #[serde(rename = "a", deserialize_with = "wire::integer")]
+    from: u64,
+    #[serde(rename = "b", deserialize_with = "wire::integer")]
+    to: u64,
+}
+
+impl From<LaneQuestion> for WireLaneQuestion {
+    fn from(LaneQuestion { lane: LaneRef { sender, recipient, lane }, from, to }: LaneQuestion) -> Self {
+        Self { sender, recipient, lane, from, to }
+    }
+}
+
+impl From<WireLaneQuestion> for LaneQuestion {
+    fn from(WireLaneQuestion { sender, recipient, lane, from, to }: WireLaneQuestion) -> Self {
+        Self { lane: LaneRef { sender, recipient, lane }, from, to }
+    }
 }
 
 /// R:WHERE: what became of these?

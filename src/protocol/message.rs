@@ -251,16 +251,40 @@ pub struct Refusal {
 
 /// ACK:R, recipient to relay: taken, or refused. Sent once the inbox has it on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WireAckR", into = "WireAckR")]
 pub struct AckR {
     /// Counts the requests of this stream, from 0.
-    #[serde(rename = "q", deserialize_with = "wire::integer")]
     pub request: u64,
     /// The store that gave the `seq`s; for another one they are void.
-    #[serde(rename = "i")]
     pub store: StoreId,
     /// What was answered.
-    #[serde(flatten)]
     pub answers: Taken,
+}
+
+/// Written out, since `serde(flatten)` would first keep all that came, unknown keys included, at 32 bytes a
+/// value and more.
+#[derive(Serialize, Deserialize, Clone)]
+struct WireAckR {
+    #[serde(rename = "q", deserialize_with = "wire::integer")]
+    request: u64,
+    #[serde(rename = "i")]
+    store: StoreId,
+    #[serde(rename = "d", default, skip_serializing_if = "Ranges::is_empty")]
+    taken: Ranges,
+    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty", deserialize_with = "wire::list")]
+    refused: Vec<Refusal>,
+}
+
+impl From<AckR> for WireAckR {
+    fn from(AckR { request, store, answers: Taken { taken, refused } }: AckR) -> Self {
+        Self { request, store, taken, refused }
+    }
+}
+
+impl From<WireAckR> for AckR {
+    fn from(WireAckR { request, store, taken, refused }: WireAckR) -> Self {
+        Self { request, store, answers: Taken { taken, refused } }
+    }
 }
 
 /// ACK:A, relay to recipient: all ACK:R up to this one are received; stop repeating them.
@@ -283,6 +307,12 @@ pub struct Exception {
     /// What became of all of them.
     #[serde(rename = "v")]
     pub verdict: Verdict,
+}
+
+impl Exception {
+    pub(super) const fn is_reversed(&self) -> bool {
+        self.from == 0 || self.from > self.to
+    }
 }
 
 /// ACK:N, relay to sender: outcomes of messages of one lane. Not acknowledged: R:WHERE finds what was lost.

@@ -25,6 +25,8 @@ mod mailbox;
 mod message;
 mod outcome;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use codec::{PREFIX_BYTES, decode, encode};

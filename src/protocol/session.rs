@@ -51,7 +51,7 @@ pub enum PushMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloR {
     /// The protocol version; this one is 1.
-    #[serde(rename = "v")]
+    #[serde(rename = "v", deserialize_with = "wire::integer")]
     pub version: u64,
     /// As what.
     #[serde(rename = "r")]
@@ -80,7 +80,7 @@ pub struct HelloR {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloA {
     /// The protocol version that both will speak.
-    #[serde(rename = "v")]
+    #[serde(rename = "v", deserialize_with = "wire::integer")]
     pub version: u64,
     /// The store that this session's `seq`s belong to.
     #[serde(rename = "i")]

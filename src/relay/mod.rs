@@ -16,6 +16,7 @@ mod gate;
 mod notify;
 mod registry;
 mod session;
+mod settle;
 mod submit;
 mod sweep;
 mod sync;
@@ -237,7 +238,7 @@ async fn wake_interrupted(node: Arc<Node>) {
     let interrupted = node.store.interrupted();
     for some in interrupted.chunks(WAKES_AT_ONCE) {
         for client in some {
-            if let Err(error) = node.endpoint.wake(*client) {
+            if let Err(error) = node.endpoint.wake(*client).await {
                 tracing::debug!(%client, %error, "a client was not woken");
             }
         }

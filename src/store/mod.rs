@@ -41,11 +41,19 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// The addresses of the clients whose sessions were open when the store was last left without a word.
     fn interrupted(&self) -> Vec<SocketAddr>;
 
-    /// Carries out a batch.
+    /// Carries out a batch. It has its place in the order of batches when this call returns.
     ///
     /// # Errors
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the batch.
     fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>>;
+
+    /// Waits until the store's queue has room. A session that awaits this before it reads more from its peer
+    /// makes the peer wait; one that does not may find its messages answered `Unavailable` under load.
+    ///
+    /// Cancel-safe.
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Takes up to `limit` messages whose time has run out from their mailboxes, records their outcomes, and
     /// says when to come again. Lane rows that nothing needs any more go as well.
@@ -86,7 +94,8 @@ pub struct Fence {
 #[derive(Debug, Clone)]
 pub enum Op {
     /// A session begins: every older one of this peer and device is fenced off, the mailbox is made if there
-    /// is none or made lasting if it was provisional, and marked as handing out.
+    /// is none or made lasting if it was provisional, and marked as handing out. A session that is replaced
+    /// before its end counts as having handed out everything: it can no longer say how far it came.
     /// Answer: [`Done::Opened`].
     Open {
         /// Where the client is, to wake it after a crash.
@@ -172,7 +181,8 @@ pub struct Settled {
 pub struct Expired {
     /// Outcomes to tell their submitters.
     pub settled: Vec<Settled>,
-    /// When the next message runs out, if any waits; a date already past means: more is due now.
+    /// When to come again: when the next message runs out, or a lane's row may go; `None` if there is neither.
+    /// A date already past means that more is due now.
     pub next: Option<UnixMillis>,
 }
 
@@ -288,6 +298,8 @@ impl Default for StoreLimits {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod redb;
 mod watch;
 pub use watch::{News, Watch, Watchers};

@@ -84,8 +84,10 @@ pub struct TransportLimits {
     /// How often a client says that it is there. 15 s: below the 30 s after which many NATs forget a UDP flow.
     /// Shorter costs a phone's battery.
     pub keep_alive: Duration,
-    /// The least time between two stateless resets. 100 us, so that 20,000 clients learn of a restart within
-    /// two seconds; each reset is smaller than the packet that causes it, so nothing can be amplified.
+    /// The least time between two stateless resets. None: quinn looks at the clock once for all packets it reads
+    /// in one go, so any other value answers one of many clients that speak at once after a restart, and the
+    /// others only at their next retransmission (300 clients: all within 10 ms, against 1.7 s for the first 20
+    /// with 100 us). A reset is smaller than the packet that causes it, so nothing can be amplified.
     pub min_reset_interval: Duration,
 }
 
@@ -98,7 +100,7 @@ impl Default for TransportLimits {
             max_without_hello: 1000,
             idle_timeout: Duration::from_secs(45),
             keep_alive: Duration::from_secs(15),
-            min_reset_interval: Duration::from_micros(100),
+            min_reset_interval: Duration::ZERO,
         }
     }
 }
@@ -333,5 +335,45 @@ impl ConnectionIdGenerator for KeyedConnectionIds {
 
     fn cid_lifetime(&self) -> Option<Duration> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Same(u8);
+    impl Entropy for Same {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
+    #[test]
+    fn ids_of_an_identity_are_known_again_by_it_alone() {
+        let ids = |key: u8, chance: u8| KeyedConnectionIds::new(&[key; 32], Chance::new(&Same(chance)));
+        let (mut before, after, other) = (ids(1, 1), ids(1, 2), ids(2, 1));
+        for _ in 0..1000 {
+            let id = before.generate_cid();
+            assert!(after.validate(&id).is_ok() && other.validate(&id).is_err());
+            for bit in 0..8 * CID_BYTES {
+                let mut changed = id.to_vec();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                assert!(after.validate(&ConnectionId::new(&changed)).is_err());
+            }
+        }
+        assert!(after.validate(&ConnectionId::new(&[0; 3])).is_err());
+    }
+
+    #[test]
+    fn the_same_chance_gives_the_same_ids_and_never_one_twice() {
+        let run = |chance| {
+            let mut ids = KeyedConnectionIds::new(&[1; 32], Chance::new(&Same(chance)));
+            (0..1000).map(|_| ids.generate_cid().to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        assert_eq!(run(1).into_iter().collect::<std::collections::BTreeSet<_>>().len(), 1000);
     }
 }

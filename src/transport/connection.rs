@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use super::error::{CloseReason, TransportError};
 use super::socket::canonical;
 use super::stream::{DEFAULT_SEND_BUFFER_BYTES, FrameReceiver, FrameSender};
-use super::tls::key_of_certificate;
 use crate::id::PeerId;
+use crate::identity::key_of_certificate;
 use crate::protocol::{CloseCode, Frame, OpenN, StreamKind, WireError, clip_text};
 
 /// A connection. Clones are the same one; when the last of them and of its streams is dropped, it is closed.
@@ -144,5 +144,11 @@ impl Connection {
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.0.quinn.close_reason().map(CloseReason::from)
+    }
+
+    /// What lies beneath, for tests that break the rules.
+    #[cfg(test)]
+    pub(super) fn quinn(&self) -> &quinn::Connection {
+        &self.0.quinn
     }
 }

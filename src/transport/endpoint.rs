@@ -88,9 +88,12 @@ impl RelayEndpoint {
     /// is lost. Sent once; whether it arrives nobody knows.
     ///
     /// # Errors
-    /// `WouldBlock` while the kernel's buffer is full: try again a little later. Else what the system says.
-    pub fn wake(&self, client: SocketAddr) -> io::Result<()> {
-        send_wake(&*self.socket, client)
+    /// What the system says.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is sent.
+    pub async fn wake(&self, client: SocketAddr) -> io::Result<()> {
+        send_wake(&self.socket, client).await
     }
 
     /// Connections that are open, handshakes and those that are being closed included.

@@ -28,4 +28,3 @@ pub use endpoint::{ClientEndpoint, Incoming, RelayEndpoint};
 pub use error::{BindError, CloseReason, ConnectError, HandshakeError, TransportError};
 pub use socket::Socket;
 pub use stream::{DEFAULT_SEND_BUFFER_BYTES, FrameReceiver, FrameSender};
-pub(crate) use tls::key_of_certificate;

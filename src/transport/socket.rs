@@ -6,6 +6,7 @@
 //! send a packet, once a second at most.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -96,14 +97,23 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Sends the wake datagram, once.
-pub(super) fn send_wake(socket: &dyn AsyncUdpSocket, to: SocketAddr) -> io::Result<()> {
+/// Sends the wake datagram, once, as soon as the kernel takes it.
+pub(super) async fn send_wake(socket: &Arc<dyn AsyncUdpSocket>, to: SocketAddr) -> io::Result<()> {
     let destination = match (socket.local_addr()?, to) {
         (SocketAddr::V6(_), SocketAddr::V4(v4)) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
         _ => to,
     };
     let transmit = Transmit { destination, ecn: None, contents: &WAKE, segment_size: None, src_ip: None };
-    socket.try_send(&transmit)
+    let mut writable = socket.clone().create_io_poller();
+    loop {
+        match socket.try_send(&transmit) {
+            // Also right after binding, before the runtime has looked at the socket for the first time.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|context| writable.as_mut().poll_writable(context)).await?;
+            }
+            sent => return sent,
+        }
+    }
 }
 
 /// Remembers that a relay called, until somebody asks.
@@ -223,4 +233,40 @@ fn take_wake(received: &[u8], stride: usize) -> Option<usize> {
         rest = rest.get(..rest.len() - last.len()).unwrap_or_default();
     }
     Some(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_datagram_is_taken_out_wherever_the_kernel_puts_it() {
+        let packet = [0x40; 30];
+        let both = [&packet[..], &WAKE].concat();
+        let three = [WAKE, WAKE, WAKE].concat();
+        let inside = [&[0x40; 24][..], &WAKE, &[0x40; 24]].concat();
+        for (received, stride, rest) in [
+            (&WAKE[..], 24, Some(0)),
+            (&both, 30, Some(30)),
+            (&three, 24, Some(0)),
+            // What quinn drops by itself, it may have.
+            (&inside, 24, Some(72)),
+            (&both, 54, None),
+            (&packet, 30, None),
+            (&WAKE[..23], 23, None),
+            (&[], 0, None),
+        ] {
+            assert_eq!(take_wake(received, stride), rest, "{} bytes by {stride}", received.len());
+        }
+    }
+
+    #[test]
+    fn without_ipv6_only_the_unspecified_address_becomes_one_of_ipv4() {
+        let absent = io::Error::from_raw_os_error(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+        let taken = io::Error::from(io::ErrorKind::AddrInUse);
+        let any: SocketAddr = "[::]:4433".parse().unwrap();
+        assert_eq!(without_ipv6(any, &absent), Some("0.0.0.0:4433".parse().unwrap()));
+        assert_eq!(without_ipv6("[::1]:4433".parse().unwrap(), &absent), None);
+        assert_eq!(without_ipv6(any, &taken), None);
+    }
 }

@@ -11,29 +11,19 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme};
 
 use super::config::Determinism;
 use super::error::ConnectError;
-use crate::id::{KEY_BYTES, RelayId};
-use crate::identity::Identity;
+use crate::id::RelayId;
+use crate::identity::{Identity, key_of_certificate};
 use crate::protocol::limit::ALPN;
-
-/// What stands before the key in the SubjectPublicKeyInfo of an Ed25519 certificate (RFC 8410, section 4).
-const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
 /// The name sent as SNI: TLS wants one. Nobody reads it.
 pub(super) const SERVER_NAME: &str = "posthouse";
-
-/// The Ed25519 key of a certificate; `None` if it is damaged or has a key of another kind.
-pub(crate) fn key_of_certificate(der: &[u8]) -> Option<[u8; KEY_BYTES]> {
-    let der = CertificateDer::from(der);
-    let spki = ParsedCertificate::try_from(&der).ok()?.subject_public_key_info();
-    spki.as_ref().strip_prefix(&SPKI_PREFIX)?.try_into().ok()
-}
 
 fn not_ours() -> Error {
     CertificateError::BadEncoding.into()

@@ -128,6 +128,12 @@ impl Outbox {
         self.messages
     }
 
+    /// How many messages the relay is not known to hold.
+    #[must_use]
+    pub fn unaccepted(&self) -> usize {
+        self.lanes.values().map(|lane| lane.unaccepted).sum()
+    }
+
     /// Whether every message has its outcome.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

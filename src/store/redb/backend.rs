@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{BackendError, StorageBackend};
 
@@ -42,25 +42,14 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// What became of the syncs of one store, in all its openings.
+/// Remembers for all openings of one store whether a sync ever failed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SyncWatch(Arc<Syncs>);
-
-#[derive(Debug, Default)]
-struct Syncs {
-    succeeded: AtomicU64,
-    failed: AtomicBool,
-}
+pub(super) struct SyncWatch(Arc<AtomicBool>);
 
 impl SyncWatch {
     /// Whether a sync failed: from then on nobody knows what the disk holds.
     pub(super) fn failed(&self) -> bool {
-        self.0.failed.load(Ordering::SeqCst)
-    }
-
-    /// How many succeeded.
-    pub(super) fn succeeded(&self) -> u64 {
-        self.0.succeeded.load(Ordering::SeqCst)
+        self.0.load(Ordering::SeqCst)
     }
 }
 
@@ -96,10 +85,9 @@ impl StorageBackend for Watched {
             return Err(io::Error::other("an earlier sync failed"));
         }
         let synced = self.inner.sync_data();
-        match synced {
-            Ok(()) => self.watch.0.succeeded.fetch_add(1, Ordering::SeqCst),
-            Err(_) => u64::from(self.watch.0.failed.swap(true, Ordering::SeqCst)),
-        };
+        if synced.is_err() {
+            self.watch.0.store(true, Ordering::SeqCst);
+        }
         synced
     }
 
@@ -133,5 +121,28 @@ impl StorageBackend for Watched {
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.inner.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::disk::{Disk, Faults};
+
+    #[test]
+    fn after_a_failed_sync_the_disk_is_not_asked_to_sync_again() {
+        let disk = Disk::new(1);
+        let Backend::Custom(open) = disk.backend() else { panic!("a disk is a custom medium") };
+        let watch = SyncWatch::default();
+        let first = Watched::new(open().unwrap(), &watch);
+        first.sync_data().unwrap();
+        assert!(!watch.failed());
+        disk.set_faults(Faults { sync: true, ..Faults::default() });
+        assert!(first.sync_data().is_err() && watch.failed());
+        first.close().unwrap();
+        // The kernel would call the next one a success; so does this disk.
+        let second = Watched::new(open().unwrap(), &watch);
+        assert!(second.sync_data().is_err());
+        assert_eq!(disk.syncs(), 2);
     }
 }

@@ -1,0 +1,62 @@
+//! The commands of the `posthouse` binary.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage or configuration. Errors go to standard error and say what to do.
+
+mod config;
+mod identity;
+mod output;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A relay node over QUIC that gets one-to-one messages delivered and tells the sender so.
+#[derive(Debug, Parser)]
+#[command(name = "posthouse", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  posthouse run                                        a relay on this machine, on defaults alone
+  posthouse run --advertise relay.example.org:4433     one that others can reach
+  posthouse identity                                   its id and address, to give to clients";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a relay. Everything it needs is made at the first start.
+    Run(run::Args),
+    /// Show the relay's id and address.
+    Identity(identity::Args),
+}
+
+/// What a command could not do, and whose fault that is.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Flags, environment or configuration file: exit code 2.
+    #[error(transparent)]
+    Usage(anyhow::Error),
+    /// Everything else: exit code 1.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Identity(args) => identity::run(args),
+    };
+    let (error, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(CliError::Usage(error)) => (error, 2),
+        Err(CliError::Failed(error)) => (error, 1),
+    };
+    output::error(&error);
+    ExitCode::from(code)
+}

@@ -1,0 +1,26 @@
+//! Printing: lines for people, JSON objects for programs, errors for both.
+
+use std::io::{self, Write};
+
+/// Prints an error and its causes on one line, so that it can be found in a log.
+pub(super) fn error(error: &anyhow::Error) {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Some errors repeat their source in their own words.
+        if !causes.last().is_some_and(|last| last.contains(&cause)) {
+            causes.push(cause);
+        }
+    }
+    // With nobody to read it there is nobody to tell.
+    writeln!(io::stderr(), "posthouse: {}", causes.join(": ")).ok();
+}
+
+/// Prints one line and sends it off at once.
+///
+/// # Errors
+/// If standard output is closed.
+pub(super) fn line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}

@@ -1,0 +1,259 @@
+//! The relay's store on disks that fail: what was answered is there, what failed is not, and the tables agree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::super::backend::Backend;
+use super::super::disk::{Disk, Faults, Loss};
+use super::super::writer::WriterMode;
+use super::contract_tests::options;
+use super::{FreeSpace, OpenOptions, RedbRelayStore};
+use crate::id::LaneKey;
+use crate::protocol::{Answer, Order, WaitReason};
+use crate::store::contract::{TestClock, fence, lane, message, peer, remote, taken};
+use crate::store::{Done, Op, Query, RelayStore, Reply, StoreError};
+
+fn now<T>(mut reply: Reply<T>) -> Result<T, StoreError> {
+    match reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("an inline writer answers at once"),
+    }
+}
+
+fn open(backend: Backend, clock: &Arc<TestClock>) -> RedbRelayStore {
+    RedbRelayStore::open(options(backend, clock, WriterMode::Inline)).unwrap()
+}
+
+/// What a store has to hold: of each lane the last number, and which are still in the mailbox.
+type Model = BTreeMap<LaneKey, (u64, Vec<u64>)>;
+
+/// A session of batches against one mailbox, and what they should have left.
+struct Traffic {
+    random: u64,
+    model: Model,
+    /// What would be there if the last batch that failed had happened all the same.
+    unsure: Option<Model>,
+}
+
+impl Traffic {
+    fn new(seed: u64) -> Self {
+        Self { random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, model: Model::new(), unsure: None }
+    }
+
+    fn chance(&mut self, of: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 33) % of
+    }
+
+    /// One batch: messages of two lanes, or an acknowledgement. Both lanes belong to one submitter, so that
+    /// half of a batch would show.
+    fn batch(&mut self, store: &RedbRelayStore) -> Result<Vec<Done>, StoreError> {
+        let mut after = self.model.clone();
+        let batch = if self.chance(3) > 0 {
+            [lane(1, 2, 1), lane(1, 2, 2)].map(|key| {
+                let (last, waiting) = after.entry(key).or_default();
+                *last += 1;
+                waiting.push(*last);
+                Op::Append(message(key, *last))
+            })
+        } else {
+            let seqs = now(store.page(all_of(2))).map(|page| page.messages).unwrap_or_default();
+            let chosen = self.chance(2 + seqs.len() as u64);
+            let Some(message) = usize::try_from(chosen).ok().and_then(|at| seqs.get(at)) else { return Ok(Vec::new()) };
+            let header = message.envelope.header();
+            let waiting = &mut after.get_mut(&header.lane_key()).unwrap().1;
+            waiting.retain(|n| *n != header.n);
+            let answers = taken([(message.seq, message.seq)]);
+            let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX };
+            [settle, Op::Where(Vec::new())]
+        };
+        // The mailbox is the submitter's peer's: settling needs the recipient's fence.
+        let who = if matches!(batch[0], Op::Settle { .. }) { 2 } else { 1 };
+        let answer = now(store.submit(fence(who, 1), batch.to_vec()));
+        match &answer {
+            Ok(done) if done.iter().any(|done| matches!(done, Done::Answered { answer: Answer::Wait { .. }, .. })) => {}
+            Ok(_) => self.model = after,
+            Err(_) => self.unsure = Some(after),
+        }
+        answer
+    }
+
+    fn check(&self, store: &RedbRelayStore, crashed: bool, when: &str) {
+        let problems = now(store.check()).unwrap().problems;
+        assert_eq!(problems, [] as [String; 0], "{when}");
+        let mut found = Model::new();
+        for key in [lane(1, 2, 1), lane(1, 2, 2)] {
+            let Done::Lanes(states) =
+                now(store.submit(fence(1, 9), vec![Op::Where(vec![(key, 1, 10_000)])])).unwrap().remove(0)
+            else {
+                panic!("no answer")
+            };
+            if states[0].last > 0 {
+                found.insert(key, (states[0].last, Vec::new()));
+                assert_eq!(states[0].exceptions, [], "{when}");
+            }
+        }
+        for message in now(store.page(all_of(2))).unwrap().messages {
+            let header = message.envelope.header();
+            found.get_mut(&header.lane_key()).unwrap().1.push(header.n);
+        }
+        let right = found == self.model || (crashed && Some(&found) == self.unsure.as_ref());
+        assert!(right, "{when}: {found:?} is neither {:?} nor {:?}", self.model, self.unsure);
+    }
+}
+
+fn all_of(name: u8) -> Query {
+    Query {
+        mailbox: peer(name),
+        order: Order::Oldest,
+        cursor: None,
+        sender: None,
+        max_messages: 500,
+        max_bytes: 1 << 30,
+    }
+}
+
+fn begin(store: &RedbRelayStore) {
+    now(store.submit(fence(2, 1), vec![Op::Open { remote: remote(2) }])).unwrap();
+}
+
+#[test]
+fn nothing_answered_is_lost_and_no_batch_is_halved_by_a_power_cut() {
+    let clock = TestClock::shared();
+    let whole = Disk::new(0);
+    let store = open(whole.backend(), &clock);
+    begin(&store);
+    let before = whole.operations();
+    let mut traffic = Traffic::new(1);
+    for _ in 0..30 {
+        traffic.batch(&store).unwrap();
+    }
+    let operations = whole.operations() - before;
+    assert!(operations > 100);
+    for at in (0..operations).step_by(3) {
+        let loss = [Loss::All, Loss::Prefix, Loss::Sectors, Loss::None][usize::try_from(at % 4).unwrap()];
+        let disk = Disk::new(at);
+        let store = open(disk.backend(), &clock);
+        begin(&store);
+        disk.set_faults(Faults { power_after: Some(at), ..Faults::default() });
+        let mut traffic = Traffic::new(1);
+        // The last batch got no answer that the power cut let stand: it may have happened or not.
+        while traffic.batch(&store).is_ok() {}
+        disk.power_off();
+        drop(store);
+        disk.power_on(loss);
+        let store = open(disk.backend(), &clock);
+        assert_eq!(store.interrupted(), [remote(2)]);
+        traffic.check(&store, true, &format!("power cut at operation {at}, {loss:?}"));
+        now(store.submit(fence(1, 1), vec![Op::Append(message(lane(3, 2, 1), 1))])).unwrap();
+    }
+}
+
+#[test]
+fn an_io_error_leaves_nothing_of_the_batch_that_met_it() {
+    for (at, reading) in (0..80).flat_map(|at| [(at, true), (at, false)]) {
+        let clock = TestClock::shared();
+        let disk = Disk::new(at);
+        let mut store = open(disk.backend(), &clock);
+        begin(&store);
+        let mut traffic = Traffic::new(at);
+        let after = Some(at);
+        let faults = Faults::default();
+        disk.set_faults(if reading {
+            Faults { read_after: after, ..faults }
+        } else {
+            Faults { write_after: after, ..faults }
+        });
+        let mut failed = 0;
+        for round in 0..30 {
+            match traffic.batch(&store) {
+                Ok(_) => {}
+                Err(StoreError::Unavailable(_)) => failed += 1,
+                Err(error) => panic!("{error}"),
+            }
+            clock.advance(Duration::from_secs(2));
+            if round == 15 {
+                // Everything is read from the disk again.
+                drop(store);
+                store = RedbRelayStore::open(options(disk.backend(), &clock, WriterMode::Inline))
+                    .or_else(|_| RedbRelayStore::open(options(disk.backend(), &clock, WriterMode::Inline)))
+                    .unwrap();
+            }
+        }
+        assert!(failed <= 1, "one error failed {failed} batches");
+        disk.set_faults(Faults::default());
+        let when = format!("{} {at} failed", if reading { "read" } else { "write" });
+        traffic.check(&store, false, &when);
+        drop(store);
+        traffic.check(&open(disk.backend(), &clock), false, &when);
+    }
+}
+
+#[test]
+fn a_failed_sync_is_fatal_to_everything() {
+    let clock = TestClock::shared();
+    let disk = Disk::new(1);
+    let store = open(disk.backend(), &clock);
+    begin(&store);
+    disk.set_faults(Faults { sync: true, ..Faults::default() });
+    let fatal = |answer| assert!(matches!(answer, Err(StoreError::Fatal(_))));
+    fatal(now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), 1))])).map(drop));
+    fatal(now(store.submit(fence(1, 1), vec![Op::Where(Vec::new())])).map(drop));
+    fatal(now(store.expire(1)).map(drop));
+    fatal(now(store.page(all_of(2))).map(drop));
+    fatal(now(store.status(peer(2), None)).map(drop));
+}
+
+#[test]
+fn a_disk_that_fills_up_refuses_messages_and_serves_again_by_itself() {
+    let clock = TestClock::shared();
+    let disk = Disk::new(1);
+    let store = open(disk.backend(), &clock);
+    begin(&store);
+    let key = lane(1, 2, 1);
+    let append = |n| now(store.submit(fence(1, 1), vec![Op::Append(message(key, n))]));
+    disk.set_faults(Faults { capacity: Some(2 * disk.len()), ..Faults::default() });
+    let full = (1..100_000).find(|n| append(*n).is_err()).expect("the disk fills");
+    assert!(matches!(append(full), Ok(done) if matches!(
+        done[0],
+        Done::Answered { answer: Answer::Wait { reason: WaitReason::Unavailable, .. }, remember: false }
+    )));
+    assert_eq!(now(store.status(peer(2), None)).unwrap().messages, full - 1);
+    disk.set_faults(Faults::default());
+    clock.advance(Duration::from_secs(2));
+    assert!(matches!(
+        &append(full).unwrap()[0],
+        Done::Answered { answer: Answer::Accepted { duplicate: false, .. }, .. }
+    ));
+}
+
+#[test]
+fn below_min_free_messages_wait_and_removals_go_on() {
+    let clock = TestClock::shared();
+    let free = Arc::new(AtomicU64::new(1 << 30));
+    let asked = free.clone();
+    let space = FreeSpace::Custom(Arc::new(move || Some(asked.load(Ordering::SeqCst))));
+    let options = OpenOptions { free_space: space, ..options(Backend::Memory, &clock, WriterMode::Inline) };
+    let store = RedbRelayStore::open(options).unwrap();
+    begin(&store);
+    let append = |n| now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), n))])).unwrap().remove(0);
+    let accepted = |done: Done| matches!(done, Done::Answered { answer: Answer::Accepted { .. }, .. });
+    assert!(accepted(append(1)));
+    free.store((256 << 20) - 1, Ordering::SeqCst);
+    assert!(accepted(append(2)), "the disk is not asked for each message");
+    clock.advance(Duration::from_millis(100));
+    let wait = Answer::Wait { reason: WaitReason::NoRoom, retry_after_ms: 5000 };
+    assert_eq!(append(3), Done::Answered { answer: wait, remember: false });
+    let answers = taken([(0, u64::MAX)]);
+    let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX };
+    let done = now(store.submit(fence(2, 1), vec![settle])).unwrap();
+    assert!(matches!(&done[0], Done::Settled(settled) if settled.len() == 1));
+    free.store(256 << 20, Ordering::SeqCst);
+    clock.advance(Duration::from_millis(100));
+    assert!(accepted(append(3)));
+}

@@ -1,0 +1,230 @@
+//! What the operations of a batch do to the tables.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::{ReadableTable, WriteTransaction};
+
+use super::super::fault::Fault;
+use super::super::file::StoreFile;
+use super::super::writer::{Engine, GROUP_OPS, Weight};
+use super::append::FAILED_RETRY;
+use super::fences::Fences;
+use super::read::mailbox_status;
+use super::schema::MailboxRow;
+use super::settle::{expire, settle};
+use super::space::SpaceWatch;
+use super::work::Work;
+use crate::delivery::lane::LaneRow;
+use crate::id::{LaneKey, PeerId};
+use crate::protocol::{Durability, LaneState};
+use crate::store::{Done, Expired, Fence, Op, StoreError, StoreLimits, Stored, Watchers};
+use crate::time::{Moment, SharedClock};
+
+/// Runs of numbers that the answer about one lane tells. The rest is asked for again: an answer has to fit a
+/// frame even where each refusal has its own words.
+const TOLD_RUNS: usize = 1024;
+
+/// Bytes that one operation takes in the queue beside its message.
+const OP_BYTES: usize = 256;
+
+/// What is asked of the writer.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// A batch of a session.
+    Batch(Fence, Vec<Op>),
+    /// A sweep over so many messages.
+    Expire(usize),
+}
+
+/// What the writer answers.
+#[derive(Debug)]
+pub(super) enum Reported {
+    Batch(Vec<Done>),
+    Expired(Expired),
+}
+
+/// The relay's side of the writer.
+#[derive(Debug)]
+pub(super) struct RelayEngine {
+    pub(super) clock: SharedClock,
+    pub(super) limits: Arc<RwLock<Arc<StoreLimits>>>,
+    pub(super) watchers: Arc<Watchers>,
+    pub(super) durability: Durability,
+    pub(super) store: crate::id::StoreId,
+    /// Below it no `seq` is given in this opening: what an earlier life gave is never given again.
+    pub(super) first_seq: u64,
+    pub(super) space: SpaceWatch,
+    /// Until then no message is accepted: writing failed a moment ago.
+    pub(super) failed_until: Option<Moment>,
+    pub(super) fences: Fences,
+    // What the transaction at work will have changed in memory; an undone one's is overwritten by the next.
+    pub(super) began: BTreeMap<(PeerId, u64), u64>,
+    pub(super) ended: Vec<((PeerId, u64), u64)>,
+    pub(super) news: Vec<Arc<Stored>>,
+    pub(super) scratch: Vec<u8>,
+}
+
+impl Engine for RelayEngine {
+    type Request = Request;
+    type Answer = Reported;
+    type Work<'t> = Work<'t>;
+
+    fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Work<'t>, Fault> {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Work::open(transaction, limits, self.clock.date())
+    }
+
+    fn apply(&mut self, work: &mut Work<'_>, request: &Request) -> Result<Reported, Fault> {
+        match request {
+            Request::Batch(fence, batch) => {
+                let newest = work.fences.get(&(fence.peer, fence.device));
+                if self.fences.is_superseded(fence) || newest.is_some_and(|newest| fence.epoch < *newest) {
+                    return Err(Fault::Refused(StoreError::Superseded));
+                }
+                batch.iter().map(|op| self.op(work, fence, op)).collect::<Result<_, _>>().map(Reported::Batch)
+            }
+            Request::Expire(limit) => expire(work, *limit).map(Reported::Expired),
+        }
+    }
+
+    fn finish(&mut self, mut work: Work<'_>) -> Result<bool, Fault> {
+        let changed = work.flush()?;
+        self.began = std::mem::take(&mut work.fences);
+        self.ended = std::mem::take(&mut work.ended);
+        self.news = std::mem::take(&mut work.news);
+        Ok(changed)
+    }
+
+    fn committed(&mut self) {
+        for (who, epoch) in std::mem::take(&mut self.began) {
+            self.fences.begin(who, epoch);
+        }
+        for (who, epoch) in self.ended.drain(..) {
+            self.fences.end(who, epoch);
+        }
+        for message in self.news.drain(..) {
+            self.watchers.publish(message.envelope.header().recipient, &message);
+        }
+    }
+
+    fn failed(&mut self) {
+        self.failed_until = Some(self.clock.now() + FAILED_RETRY);
+    }
+
+    fn weight(request: &Request) -> Weight {
+        match request {
+            Request::Batch(_, batch) => {
+                let message = |op: &Op| match op {
+                    Op::Append(append) => append.envelope.bytes().len() + OP_BYTES,
+                    _ => 0,
+                };
+                Weight { ops: batch.len().max(1), bytes: batch.iter().map(message).sum() }
+            }
+            Request::Expire(limit) => Weight { ops: (*limit).clamp(1, GROUP_OPS), bytes: 0 },
+        }
+    }
+}
+
+impl RelayEngine {
+    fn op(&mut self, work: &mut Work<'_>, fence: &Fence, op: &Op) -> Result<Done, Fault> {
+        match op {
+            Op::Open { remote } => open(work, fence, remote),
+            Op::End { handed_out } => end(work, fence, *handed_out),
+            Op::Append(append) => self.append(work, fence.peer, append),
+            Op::Settle { store, answers, handed_out } if *store == self.store => {
+                settle(work, fence.peer, answers, *handed_out).map(Done::Settled)
+            }
+            Op::Settle { .. } => Ok(Done::Settled(Vec::new())),
+            Op::Where(questions) => {
+                let state = |(key, from, to): &(LaneKey, u64, u64)| where_is(work, fence.peer, key, *from, *to);
+                questions.iter().map(state).collect::<Result<_, _>>().map(Done::Lanes)
+            }
+            Op::Close(lanes) => {
+                for key in lanes {
+                    if let Some(at) = work.lane_at(fence.peer, key)? {
+                        work.drop_lane(at)?;
+                    }
+                }
+                Ok(Done::Done)
+            }
+        }
+    }
+}
+
+fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done, Fault> {
+    let mailbox = work.number_or_new(fence.peer)?;
+    if work.mailboxes.get(mailbox)?.is_none() {
+        work.make_mailbox(mailbox, None)?;
+    }
+    work.keep_mailbox(mailbox)?;
+    let address = remote.to_string();
+    let replaces = work.sessions.insert((mailbox, fence.device), address.as_str())?.is_some();
+    let row = work.mailboxes.change_or(mailbox, MailboxRow::default)?;
+    if replaces {
+        // The session before it is fenced off and can no longer say how far it came.
+        row.mark = row.mark.max(row.last_seq);
+    } else {
+        row.open = row.open.saturating_add(1);
+    }
+    let watermark = row.last_seq;
+    let whole = *row;
+    work.fences.insert((fence.peer, fence.device), fence.epoch);
+    work.flush()?;
+    let status = mailbox_status(mailbox, &whole, &work.messages, work.counts.table(), work.peers.table())?;
+    Ok(Done::Opened { watermark, status })
+}
+
+fn end(work: &mut Work<'_>, fence: &Fence, handed_out: u64) -> Result<Done, Fault> {
+    let Some(mailbox) = work.number(fence.peer)? else { return Ok(Done::Done) };
+    let was_open = work.sessions.remove((mailbox, fence.device))?.is_some();
+    if let Some(row) = work.mailboxes.change(mailbox)? {
+        row.mark = row.mark.max(handed_out.min(row.last_seq));
+        if was_open {
+            row.open = row.open.saturating_sub(1);
+        }
+    }
+    work.ended.push(((fence.peer, fence.device), fence.epoch));
+    Ok(Done::Done)
+}
+
+fn where_is(work: &mut Work<'_>, submitter: PeerId, key: &LaneKey, from: u64, to: u64) -> Result<LaneState, Fault> {
+    let Some(at) = work.lane_at(submitter, key)? else { return Ok(LaneRow::absent(to)) };
+    Ok(work.lanes.get(at)?.map_or_else(|| LaneRow::absent(to), |entry| entry.row.state(from, to, TOLD_RUNS)))
+}
+
+/// Marks the mailboxes whose sessions were open when the store was left without a word, and says where those
+/// clients were.
+pub(super) fn take_interrupted(
+    file: &StoreFile,
+    limits: &Arc<StoreLimits>,
+    clock: &SharedClock,
+) -> Result<Vec<SocketAddr>, StoreError> {
+    let writing = file.write()?;
+    let work = Work::open(writing.transaction(), limits.clone(), clock.date());
+    let found = work.and_then(end_all).map_err(|fault| writing.report(fault))?;
+    if found.is_empty() {
+        writing.abort()?
+    } else {
+        writing.commit()?
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn end_all(mut work: Work<'_>) -> Result<Vec<Option<SocketAddr>>, Fault> {
+    let mut open = Vec::new();
+    for entry in work.sessions.iter()? {
+        let (key, address) = entry?;
+        open.push((key.value(), address.value().parse().ok()));
+    }
+    for ((mailbox, device), _) in &open {
+        work.sessions.remove((*mailbox, *device))?;
+        if let Some(row) = work.mailboxes.change(*mailbox)? {
+            row.mark = row.mark.max(row.last_seq);
+            row.open = 0;
+        }
+    }
+    work.flush()?;
+    Ok(open.into_iter().map(|(_, address)| address).collect())
+}

@@ -1,0 +1,205 @@
+//! The relay's store on redb: mailboxes, lane rows, and the sessions that are open.
+//!
+//! [`RelayStore`] says what it promises. Here is only how it is put together: the
+//! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
+
+mod append;
+mod check;
+#[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
+mod disk_tests;
+mod engine;
+mod fences;
+mod read;
+mod rows;
+mod schema;
+mod settle;
+mod space;
+#[cfg(test)]
+mod speed_tests;
+mod work;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub use self::check::CheckReport;
+pub use self::space::FreeSpace;
+
+use self::engine::{RelayEngine, Reported, Request, take_interrupted};
+use self::fences::Fences;
+use self::space::SpaceWatch;
+use super::backend::Backend;
+use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
+use super::writer::{Writer, WriterMode};
+use crate::id::{PeerId, StoreId};
+use crate::protocol::{Durability, Status};
+use crate::random::SharedEntropy;
+use crate::store::{
+    Done, Expired, Fence, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, Watch, Watchers,
+};
+use crate::time::SharedClock;
+
+/// `seq`s of an opening begin at the date in ms, shifted so far: a restored store goes on above all that the
+/// lost one gave, unless that took more than a thousand messages a millisecond, without a pause, into one mailbox.
+const SEQ_SHIFT: u32 = 10;
+
+/// How to open a relay's store.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Where its bytes lie.
+    pub backend: Backend,
+    /// How to find out whether there is room for more.
+    pub free_space: FreeSpace,
+    /// What mailboxes may hold, and the like.
+    pub limits: StoreLimits,
+    /// Where time comes from.
+    pub clock: SharedClock,
+    /// Where a new store's id comes from.
+    pub entropy: SharedEntropy,
+    /// On which thread it writes.
+    pub writer: WriterMode,
+    /// Memory for pages; see [`DEFAULT_CACHE_BYTES`].
+    pub cache_bytes: usize,
+}
+
+impl OpenOptions {
+    /// A store with the default limits, on a thread of its own, that does not look at the room on its disk.
+    #[must_use]
+    pub fn new(backend: Backend, clock: SharedClock, entropy: SharedEntropy) -> Self {
+        Self {
+            backend,
+            free_space: FreeSpace::Unlimited,
+            limits: StoreLimits::default(),
+            clock,
+            entropy,
+            writer: WriterMode::default(),
+            cache_bytes: DEFAULT_CACHE_BYTES,
+        }
+    }
+}
+
+/// A relay's store in a redb file. Dropping it does what is queued and closes the file, without waiting for
+/// either; [`close`](Self::close) waits.
+#[derive(Debug)]
+pub struct RedbRelayStore {
+    writer: Writer<RelayEngine>,
+    watchers: Arc<Watchers>,
+    limits: Arc<RwLock<Arc<StoreLimits>>>,
+    clock: SharedClock,
+    durability: Durability,
+    interrupted: Vec<SocketAddr>,
+}
+
+impl RedbRelayStore {
+    /// Opens the store, or makes a new one.
+    ///
+    /// # Errors
+    /// [`OpenError`], which says what to do.
+    pub fn open(options: OpenOptions) -> Result<Self, OpenError> {
+        let OpenOptions { backend, free_space, limits, clock, entropy, writer, cache_bytes } = options;
+        let durability = match &backend {
+            Backend::Memory => Durability::Memory,
+            Backend::File(_) | Backend::Custom(_) => Durability::Disk,
+        };
+        let path = backend.path().to_owned();
+        let fill = &mut |transaction: &_| work::make_tables(transaction);
+        let file = StoreFile::open(backend, schema::SCHEMA, cache_bytes, &*entropy, fill)?;
+        let failed = |source| OpenError::Io { path: path.clone(), source };
+        let limits = Arc::new(limits);
+        let interrupted = take_interrupted(&file, &limits, &clock);
+        let interrupted = interrupted.map_err(|error| failed(std::io::Error::other(error)))?;
+        let limits = Arc::new(RwLock::new(limits));
+        let watchers = Arc::new(Watchers::default());
+        let engine = RelayEngine {
+            clock: clock.clone(),
+            limits: limits.clone(),
+            watchers: watchers.clone(),
+            durability,
+            store: file.id(),
+            first_seq: clock.date().0 << SEQ_SHIFT,
+            space: SpaceWatch::new(free_space),
+            failed_until: None,
+            fences: Fences::default(),
+            began: BTreeMap::new(),
+            ended: Vec::new(),
+            news: Vec::new(),
+            scratch: Vec::new(),
+        };
+        let writer = Writer::start(file, engine, writer, "relay-store").map_err(failed)?;
+        Ok(Self { writer, watchers, limits, clock, durability, interrupted })
+    }
+
+    /// Takes other limits from the next transaction on.
+    pub fn set_limits(&self, limits: StoreLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// Reads the whole store and says what does not fit together.
+    pub fn check(&self) -> Reply<CheckReport> {
+        self.writer.read(check::check)
+    }
+
+    /// Closes the file once all that is queued is done. Later requests are answered [`StoreError::Closed`].
+    pub fn close(&self) -> Reply<()> {
+        self.writer.close()
+    }
+}
+
+fn mixed_up<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable("the writer answered another question".into()))
+}
+
+impl RelayStore for RedbRelayStore {
+    fn store_id(&self) -> StoreId {
+        self.writer.file().id()
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn interrupted(&self) -> Vec<SocketAddr> {
+        self.interrupted.clone()
+    }
+
+    fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>> {
+        let reply = self.writer.submit(Request::Batch(fence, batch));
+        Box::pin(async move {
+            match reply.await? {
+                Reported::Batch(done) => Ok(done),
+                Reported::Expired(_) => mixed_up(),
+            }
+        })
+    }
+
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.writer.room())
+    }
+
+    fn expire(&self, limit: usize) -> Reply<Expired> {
+        let reply = self.writer.submit(Request::Expire(limit));
+        Box::pin(async move {
+            match reply.await? {
+                Reported::Expired(expired) => Ok(expired),
+                Reported::Batch(_) => mixed_up(),
+            }
+        })
+    }
+
+    fn page(&self, query: Query) -> Reply<Page> {
+        let clock = self.clock.clone();
+        self.writer.read(move |transaction| read::page(transaction, &query, clock.date()))
+    }
+
+    fn status(&self, mailbox: PeerId, sender: Option<PeerId>) -> Reply<Status> {
+        self.writer.read(move |transaction| read::status(transaction, mailbox, sender))
+    }
+
+    fn watch(&self, mailbox: PeerId) -> Watch {
+        self.watchers.watch(mailbox)
+    }
+}

@@ -1,0 +1,198 @@
+//! Reading mailboxes: pages from either end, and counts. Each answer is one short transaction.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::{AccessGuard, ReadTransaction, ReadableTable, StorageError};
+
+use super::super::fault::Fault;
+use super::schema::{
+    BY_SENDER, COUNTS, Count, MAILBOXES, MESSAGES, MailboxRow, MessageRow, NUMBERS, Number, PEERS, PeerRow, Row, Single,
+};
+use crate::id::PeerId;
+use crate::protocol::limit::MAX_STATUS_SENDERS;
+use crate::protocol::{Envelope, Order, SenderCount, Status};
+use crate::store::{Page, Query, Stored};
+use crate::time::UnixMillis;
+
+/// Messages that one page looks at. Those whose time ran out and that no sweep has taken yet make it short,
+/// but never long in coming.
+const LOOKED_AT: usize = 4096;
+
+/// Senders that one status compares. With more of them in a mailbox, the largest of these are told.
+const COMPARED_SENDERS: usize = 10_000;
+
+type Bin = &'static [u8];
+type Found<'a> = Result<(u64, AccessGuard<'a, Bin>), Fault>;
+
+fn number(transaction: &ReadTransaction, peer: PeerId) -> Result<Option<Number>, Fault> {
+    let found = transaction.open_table(NUMBERS)?.get(*peer.as_bytes())?;
+    Ok(found.map(|bytes| Single::decode(bytes.value())).transpose()?.map(|number| number.value))
+}
+
+fn row<K, R>(table: &impl ReadableTable<K, Bin>, key: K) -> Result<Option<R>, Fault>
+where
+    K: super::rows::Plain,
+    R: Row,
+{
+    Ok(table.get(key)?.map(|bytes| R::decode(bytes.value())).transpose()?)
+}
+
+/// Reads a page.
+pub(super) fn page(transaction: &ReadTransaction, query: &Query, now: UnixMillis) -> Result<Page, Fault> {
+    let mut page = Page { messages: Vec::new(), cursor: query.cursor, remaining: 0, complete: true };
+    let Some(mailbox) = number(transaction, query.mailbox)? else { return Ok(page) };
+    let sender = match query.sender {
+        Some(sender) => match number(transaction, sender)? {
+            Some(sender) => Some(sender),
+            None => return Ok(page),
+        },
+        None => None,
+    };
+    page.remaining = match sender {
+        Some(sender) => row(&transaction.open_table(COUNTS)?, (mailbox, sender))?.map_or(0, |row: Count| row.messages),
+        None => row(&transaction.open_table(MAILBOXES)?, mailbox)?.map_or(0, |row: MailboxRow| row.messages),
+    };
+    // A cursor is exclusive; at the end of all numbers nothing lies behind it.
+    let bounds = match (query.order, query.cursor) {
+        (_, None) => Some((0, u64::MAX)),
+        (Order::Oldest, Some(cursor)) => cursor.checked_add(1).map(|low| (low, u64::MAX)),
+        (Order::Newest, Some(cursor)) => cursor.checked_sub(1).map(|high| (0, high)),
+    };
+    let Some((low, high)) = bounds else { return Ok(page) };
+    let messages = transaction.open_table(MESSAGES)?;
+    match sender {
+        None => {
+            let range = messages.range((mailbox, low)..=(mailbox, high))?;
+            fill(
+                &mut page,
+                query,
+                now,
+                ordered(range, query.order, |entry| {
+                    let (key, bytes) = entry?;
+                    Ok((key.value().1, bytes))
+                }),
+            )?;
+        }
+        Some(sender) => {
+            let by_sender = transaction.open_table(BY_SENDER)?;
+            let range = by_sender.range((mailbox, sender, low)..=(mailbox, sender, high))?;
+            fill(
+                &mut page,
+                query,
+                now,
+                ordered(range, query.order, |entry| {
+                    let seq = entry?.0.value().2;
+                    let bytes = messages.get((mailbox, seq))?;
+                    Ok((seq, bytes.ok_or_else(|| Fault::corrupt("a sender's index names no message"))?))
+                }),
+            )?;
+        }
+    }
+    Ok(page)
+}
+
+/// The entries of a range from the end that was asked for.
+fn ordered<'a, I: DoubleEndedIterator + 'a>(
+    range: I,
+    order: Order,
+    read: impl FnMut(I::Item) -> Found<'a> + 'a,
+) -> Box<dyn Iterator<Item = Found<'a>> + 'a> {
+    match order {
+        Order::Oldest => Box::new(range.map(read)),
+        Order::Newest => Box::new(range.rev().map(read)),
+    }
+}
+
+/// Takes messages until the page is full.
+fn fill<'a>(
+    page: &mut Page,
+    query: &Query,
+    now: UnixMillis,
+    found: impl Iterator<Item = Found<'a>>,
+) -> Result<(), Fault> {
+    let mut bytes = 0;
+    for (looked_at, entry) in found.enumerate() {
+        let (seq, content) = entry?;
+        let (message, envelope) = MessageRow::decode(content.value())?;
+        let expires = UnixMillis(message.expires);
+        if looked_at >= LOOKED_AT {
+            page.complete = false;
+            return Ok(());
+        }
+        if expires > now {
+            bytes += envelope.len() as u64;
+            let full = page.messages.len() as u64 >= query.max_messages;
+            if full || (bytes > query.max_bytes && !page.messages.is_empty()) {
+                page.complete = false;
+                return Ok(());
+            }
+            let envelope = Envelope::parse(Bytes::copy_from_slice(envelope));
+            let envelope = envelope.map_err(|error| Fault::corrupt(error.to_string()))?;
+            let submitter = message.submitter_key.unwrap_or(envelope.header().sender);
+            let signature = message.signature;
+            page.messages.push(Arc::new(Stored { seq, submitter, envelope, signature, expires }));
+        }
+        page.cursor = Some(seq);
+    }
+    Ok(())
+}
+
+/// Counts what waits in a mailbox.
+pub(super) fn status(transaction: &ReadTransaction, mailbox: PeerId, sender: Option<PeerId>) -> Result<Status, Fault> {
+    let Some(mailbox) = number(transaction, mailbox)? else { return Ok(Status::default()) };
+    let messages = transaction.open_table(MESSAGES)?;
+    let counts = transaction.open_table(COUNTS)?;
+    let Some(key) = sender else {
+        let whole = row(&transaction.open_table(MAILBOXES)?, mailbox)?.unwrap_or_default();
+        return mailbox_status(mailbox, &whole, &messages, &counts, &transaction.open_table(PEERS)?);
+    };
+    let Some(sender) = number(transaction, key)? else { return Ok(Status::default()) };
+    let Some(count): Option<Count> = row(&counts, (mailbox, sender))? else { return Ok(Status::default()) };
+    let by_sender = transaction.open_table(BY_SENDER)?;
+    let mut range = by_sender.range((mailbox, sender, 0)..=(mailbox, sender, u64::MAX))?;
+    let arrived = |entry: Option<Result<_, StorageError>>| -> Result<Option<u64>, Fault> {
+        let Some(entry) = entry.transpose()? else { return Ok(None) };
+        let (key, _): (AccessGuard<'_, (Number, Number, u64)>, AccessGuard<'_, ()>) = entry;
+        let content = messages.get((mailbox, key.value().2))?;
+        content.map(|bytes| Ok(MessageRow::decode(bytes.value())?.0.arrived)).transpose()
+    };
+    let oldest_ms = arrived(range.next())?;
+    let newest_ms = arrived(range.next_back())?.or(oldest_ms);
+    let Count { messages, bytes } = count;
+    let senders = vec![SenderCount { sender: key, messages, bytes }];
+    Ok(Status { messages, bytes, oldest_ms, newest_ms, senders, more: false })
+}
+
+/// Counts what waits in a whole mailbox, in whatever transaction the tables are open.
+pub(super) fn mailbox_status(
+    mailbox: Number,
+    whole: &MailboxRow,
+    messages: &impl ReadableTable<(Number, u64), Bin>,
+    counts: &impl ReadableTable<(Number, Number), Bin>,
+    peers: &impl ReadableTable<Number, Bin>,
+) -> Result<Status, Fault> {
+    let mut senders = Vec::new();
+    for entry in counts.range((mailbox, 0)..=(mailbox, Number::MAX))?.take(COMPARED_SENDERS) {
+        let (key, count) = entry?;
+        senders.push((Count::decode(count.value())?, key.value().1));
+    }
+    senders.sort_by_key(|(count, sender)| (std::cmp::Reverse(count.messages), *sender));
+    let more = senders.len() > MAX_STATUS_SENDERS || senders.len() == COMPARED_SENDERS;
+    let named = senders.into_iter().take(MAX_STATUS_SENDERS).map(|(count, sender)| {
+        let peer: Option<PeerRow> = row(peers, sender)?;
+        let sender = peer.ok_or_else(|| Fault::corrupt("a number without a peer"))?.key;
+        Ok(SenderCount { sender, messages: count.messages, bytes: count.bytes })
+    });
+    let senders = named.collect::<Result<Vec<_>, Fault>>()?;
+    let mut range = messages.range((mailbox, 0)..=(mailbox, u64::MAX))?;
+    let arrived = |entry: Option<Result<(_, AccessGuard<'_, Bin>), StorageError>>| {
+        let Some((_, content)): Option<(AccessGuard<'_, (Number, u64)>, _)> = entry.transpose()? else {
+            return Ok(None);
+        };
+        Ok::<_, Fault>(Some(MessageRow::decode(content.value())?.0.arrived))
+    };
+    let oldest_ms = arrived(range.next())?;
+    let newest_ms = arrived(range.next_back())?.or(oldest_ms);
+    Ok(Status { messages: whole.messages, bytes: whole.bytes, oldest_ms, newest_ms, senders, more })
+}

@@ -1,0 +1,264 @@
+//! The relay's tables and rows.
+//!
+//! Peers are known by numbers: 32-byte keys in every row cost a third of the throughput. A peer's row lives as
+//! long as something uses its number, and a number is never given twice.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | numbers | peer's key | its number |
+//! | peers | number | [`PeerRow`] |
+//! | mailboxes | number | [`MailboxRow`] |
+//! | sessions | mailbox, device | the client's address: the sessions that are open |
+//! | messages | mailbox, seq | [`MessageRow`] and the envelope |
+//! | by_sender | mailbox, sender, seq | nothing |
+//! | counts | mailbox, sender | [`Count`]: what waits from one sender |
+//! | expiry | deadline in Unix ms, mailbox, seq | nothing |
+//! | lanes | submitter, sender, recipient, lane | [`LaneEntry`] |
+//! | pairs | submitter, sender, recipient | how many lanes |
+//! | rest | hour, submitter, sender, recipient, lane | nothing: when to look whether a lane's row may go |
+//! | counters | nothing | [`Counters`] |
+
+use redb::TableDefinition;
+
+use crate::delivery::Damaged;
+use crate::delivery::compact::{Reader, put_number};
+use crate::delivery::lane::LaneRow;
+use crate::id::PeerId;
+
+use super::super::file::Schema;
+
+/// The version of all this.
+pub(super) const SCHEMA: Schema = Schema { kind: "relay", version: 1 };
+
+/// The number of a peer in this file.
+pub(super) type Number = u32;
+/// Submitter, sender, recipient, lane.
+pub(super) type LaneAt = (Number, Number, Number, u64);
+/// Submitter, sender, recipient.
+pub(super) type PairAt = (Number, Number, Number);
+/// Hour, submitter, sender, recipient, lane.
+pub(super) type RestAt = (u64, Number, Number, Number, u64);
+
+type Bytes = &'static [u8];
+pub(super) const NUMBERS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition::new("numbers");
+pub(super) const PEERS: TableDefinition<'_, Number, Bytes> = TableDefinition::new("peers");
+pub(super) const MAILBOXES: TableDefinition<'_, Number, Bytes> = TableDefinition::new("mailboxes");
+pub(super) const SESSIONS: TableDefinition<'_, (Number, u64), &str> = TableDefinition::new("sessions");
+pub(super) const MESSAGES: TableDefinition<'_, (Number, u64), Bytes> = TableDefinition::new("messages");
+pub(super) const BY_SENDER: TableDefinition<'_, (Number, Number, u64), ()> = TableDefinition::new("by_sender");
+pub(super) const COUNTS: TableDefinition<'_, (Number, Number), Bytes> = TableDefinition::new("counts");
+pub(super) const EXPIRY: TableDefinition<'_, (u64, Number, u64), ()> = TableDefinition::new("expiry");
+pub(super) const LANES: TableDefinition<'_, LaneAt, Bytes> = TableDefinition::new("lanes");
+pub(super) const PAIRS: TableDefinition<'_, PairAt, Bytes> = TableDefinition::new("pairs");
+pub(super) const REST: TableDefinition<'_, RestAt, ()> = TableDefinition::new("rest");
+pub(super) const COUNTERS: TableDefinition<'_, (), Bytes> = TableDefinition::new("counters");
+
+/// A row as bytes.
+pub(super) trait Row: Sized {
+    fn encode(&self, bytes: &mut Vec<u8>);
+    fn decode(bytes: &[u8]) -> Result<Self, Damaged>;
+}
+
+/// A row that is a list of numbers, in the order of its fields.
+macro_rules! number_row {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub(super) struct $name {
+            $($(#[$field_doc])* pub(super) $field: $type,)*
+        }
+
+        impl Row for $name {
+            fn encode(&self, bytes: &mut Vec<u8>) {
+                $(put_number(bytes, u64::from(self.$field));)*
+            }
+
+            fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+                let mut reader = Reader::new(bytes);
+                let row = Self { $($field: {
+                    let number = reader.number()?;
+                    <$type>::try_from(number).map_err(|_| Damaged("a number is too large"))?
+                },)* };
+                reader.end().map(|()| row)
+            }
+        }
+    };
+}
+
+number_row! {
+    /// A single number: of a peer, or of lanes.
+    Single {
+        value: u32,
+    }
+}
+
+number_row! {
+    /// What waits in a mailbox from one sender.
+    Count {
+        /// Messages.
+        messages: u64,
+        /// Bytes of their envelopes.
+        bytes: u64,
+    }
+}
+
+number_row! {
+    /// A mailbox.
+    MailboxRow {
+        /// Messages in it.
+        messages: u64,
+        /// Bytes of their envelopes.
+        bytes: u64,
+        /// The highest `seq` it ever gave.
+        last_seq: u64,
+        /// Messages up to this `seq` may have been handed out. Never goes down.
+        mark: u64,
+        /// Sessions that are open: any message may be handed out.
+        open: u32,
+        /// Who caused this mailbox of a peer never seen, as number plus 1; 0 for a lasting one.
+        provisional_by: u32,
+    }
+}
+
+number_row! {
+    /// Numbers about the whole store.
+    Counters {
+        /// The number that the next new peer gets.
+        next_number: u32,
+        /// Provisional mailboxes.
+        provisional: u64,
+        /// The highest `seq` that a mailbox gave which is gone: a new one goes on from there.
+        seq_floor: u64,
+    }
+}
+
+impl MailboxRow {
+    /// Whether a message may have been taken by the recipient.
+    pub(super) const fn may_have_handed_out(&self, seq: u64) -> bool {
+        self.open > 0 || seq <= self.mark
+    }
+
+    /// Who caused it, if it is provisional.
+    pub(super) const fn caused_by(&self) -> Option<Number> {
+        self.provisional_by.checked_sub(1)
+    }
+}
+
+/// A peer that some row speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PeerRow {
+    pub(super) key: PeerId,
+    /// Rows that use its number: its mailbox, lanes (three uses each), provisional mailboxes it caused.
+    pub(super) uses: u64,
+    /// Lane rows it has as a submitter.
+    pub(super) lanes: u64,
+    /// Provisional mailboxes it caused.
+    pub(super) provisional: u64,
+}
+
+impl Row for PeerRow {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(self.key.as_bytes());
+        for number in [self.uses, self.lanes, self.provisional] {
+            put_number(bytes, number);
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        let mut reader = Reader::new(bytes);
+        let key = PeerId::from_bytes(reader.array()?);
+        let (uses, lanes, provisional) = (reader.number()?, reader.number()?, reader.number()?);
+        reader.end().map(|()| Self { key, uses, lanes, provisional })
+    }
+}
+
+/// A lane's row, and in which hour of `rest` it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LaneEntry {
+    pub(super) rest: u64,
+    pub(super) row: LaneRow,
+}
+
+impl Row for LaneEntry {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        put_number(bytes, self.rest);
+        self.row.encode(bytes);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        let mut reader = Reader::new(bytes);
+        let rest = reader.number()?;
+        Ok(Self { rest, row: LaneRow::decode(reader.rest())? })
+    }
+}
+
+/// What stands before the envelope in `messages`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MessageRow {
+    /// Whose lane row it is pending in.
+    pub(super) submitter: Number,
+    /// The same, where it is not the sender itself.
+    pub(super) submitter_key: Option<PeerId>,
+    pub(super) sender: Number,
+    /// When it came, Unix ms.
+    pub(super) arrived: u64,
+    /// When its time runs out, Unix ms.
+    pub(super) expires: u64,
+    pub(super) signature: Option<[u8; 64]>,
+}
+
+const HAS_SIGNATURE: u8 = 1;
+const HAS_SUBMITTER: u8 = 2;
+
+impl MessageRow {
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        bytes.push(flag(self.signature.is_some(), HAS_SIGNATURE) | flag(self.submitter_key.is_some(), HAS_SUBMITTER));
+        put_number(bytes, u64::from(self.submitter));
+        put_number(bytes, u64::from(self.sender));
+        put_number(bytes, self.arrived);
+        put_number(bytes, self.expires.saturating_sub(self.arrived));
+        if let Some(submitter) = &self.submitter_key {
+            bytes.extend_from_slice(submitter.as_bytes());
+        }
+        if let Some(signature) = &self.signature {
+            bytes.extend_from_slice(signature);
+        }
+    }
+
+    /// Reads it, and what follows it: the envelope.
+    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Damaged> {
+        let mut reader = Reader::new(bytes);
+        let flags = reader.byte()?;
+        let number = |value| Number::try_from(value).map_err(|_| Damaged("a number is too large"));
+        let (submitter, sender) = (number(reader.number()?)?, number(reader.number()?)?);
+        let (arrived, lifetime) = (reader.number()?, reader.number()?);
+        let expires = arrived.saturating_add(lifetime);
+        let submitter_key = if flags & HAS_SUBMITTER == 0 { None } else { Some(PeerId::from_bytes(reader.array()?)) };
+        let signature = if flags & HAS_SIGNATURE == 0 { None } else { Some(reader.array()?) };
+        Ok((Self { submitter, submitter_key, sender, arrived, expires, signature }, reader.rest()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_back() {
+        let mailbox = MailboxRow { messages: 1, bytes: 300, last_seq: 1 << 50, mark: 7, open: 1, provisional_by: 9 };
+        let mut bytes = Vec::new();
+        mailbox.encode(&mut bytes);
+        assert_eq!(MailboxRow::decode(&bytes), Ok(mailbox));
+        bytes.push(0);
+        assert!(MailboxRow::decode(&bytes).is_err());
+        for (submitter_key, signature) in [(None, None), (Some(PeerId::from_bytes([1; 32])), Some([2; 64]))] {
+            let row =
+                MessageRow { submitter: 1, submitter_key, sender: 300, arrived: 1 << 40, expires: 1 << 41, signature };
+            let mut bytes = Vec::new();
+            row.encode(&mut bytes);
+            bytes.extend_from_slice(b"envelope");
+            assert_eq!(MessageRow::decode(&bytes), Ok((row, &b"envelope"[..])));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A message leaves its mailbox, and its outcome enters the lane's row: always both, in one transaction.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use redb::ReadableTable;
+
+use super::super::fault::Fault;
+use super::schema::{LaneAt, MessageRow, Number};
+use super::work::{Work, hour_after};
+use crate::delivery::lane::{TOUCH, append};
+use crate::id::PeerId;
+use crate::protocol::{Envelope, Exception, HEADER_BYTES, Header, Outcome, RejectReason, Taken, Verdict};
+use crate::ranges::Ranges;
+use crate::store::{Expired, Settled};
+use crate::time::{UnixMillis, millis};
+
+/// Outcomes, gathered by lane in the order in which the lanes come up.
+#[derive(Default)]
+struct Outcomes {
+    settled: Vec<Settled>,
+    lanes: BTreeMap<LaneAt, usize>,
+}
+
+impl Outcomes {
+    fn add(&mut self, at: LaneAt, row: &MessageRow, header: &Header, verdict: Verdict) {
+        let index = *self.lanes.entry(at).or_insert_with(|| {
+            self.settled.push(Settled {
+                submitter: row.submitter_key.unwrap_or(header.sender),
+                lane: header.lane_key(),
+                delivered: Ranges::new(),
+                exceptions: Vec::new(),
+            });
+            self.settled.len() - 1
+        });
+        let Some(settled) = self.settled.get_mut(index) else { return };
+        if verdict == Verdict::DELIVERED {
+            settled.delivered.insert(header.n);
+        } else {
+            append(&mut settled.exceptions, Exception { from: header.n, to: header.n, verdict });
+        }
+    }
+}
+
+/// Carries out what a recipient answered, as far as its session has handed it out.
+pub(super) fn settle(
+    work: &mut Work<'_>,
+    recipient: PeerId,
+    answers: &Taken,
+    handed_out: u64,
+) -> Result<Vec<Settled>, Fault> {
+    let Some(mailbox) = work.number(recipient)? else { return Ok(Vec::new()) };
+    let mut outcomes = Outcomes::default();
+    for (from, to) in answers.taken.iter() {
+        if from > handed_out {
+            break;
+        }
+        // The range may be enormous: only what is there is walked.
+        let range = (mailbox, from)..=(mailbox, to.min(handed_out));
+        let found = work.messages.range(range)?.map(|entry| Ok(entry?.0.value().1));
+        for seq in found.collect::<Result<Vec<_>, redb::StorageError>>()? {
+            remove(work, mailbox, seq, Verdict::DELIVERED, &mut outcomes)?;
+        }
+    }
+    let mut refused: Vec<_> = answers.refused.iter().filter(|refusal| refusal.seq <= handed_out).collect();
+    refused.sort_by_key(|refusal| refusal.seq);
+    for refusal in refused {
+        let (reason, text) = (RejectReason::Refused, refusal.text.clone());
+        // The application itself said so: there is nothing uncertain about it.
+        let verdict = Verdict::here(Outcome::Rejected { reason, text, maybe_taken: false });
+        remove(work, mailbox, refusal.seq, verdict, &mut outcomes)?;
+    }
+    Ok(outcomes.settled)
+}
+
+/// Ends up to `limit` messages whose time has run out, and looks at as many lanes that may have rested enough.
+pub(super) fn expire(work: &mut Work<'_>, limit: usize) -> Result<Expired, Fault> {
+    let mut outcomes = Outcomes::default();
+    let due = work.expiry.range(..=(work.now.0, Number::MAX, u64::MAX))?.take(limit);
+    let due = due.map(|entry| Ok(entry?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
+    for (deadline, mailbox, seq) in due {
+        let maybe_taken = work.mailboxes.get(mailbox)?.is_none_or(|row| row.may_have_handed_out(seq));
+        let verdict = Verdict::here(Outcome::Expired { maybe_taken });
+        if !remove(work, mailbox, seq, verdict, &mut outcomes)? {
+            // A deadline without a message would come up for ever.
+            work.changed |= work.expiry.remove((deadline, mailbox, seq))?.is_some();
+        }
+        work.drop_empty_provisional(mailbox)?;
+    }
+    drop_rested(work, limit)?;
+    let message = work.expiry.first()?.map(|(key, _)| key.value().0);
+    let lane = work.rest.first()?.map(|(key, _)| key.value().0.saturating_mul(millis(TOUCH)));
+    let next = message.into_iter().chain(lane).min().map(UnixMillis);
+    Ok(Expired { settled: outcomes.settled, next })
+}
+
+/// Removes the rows of lanes that rested long enough; the others are looked at again when they could have.
+fn drop_rested(work: &mut Work<'_>, limit: usize) -> Result<(), Fault> {
+    let lane_rest = work.limits.lane_rest;
+    let hour = work.now.0 / millis(TOUCH);
+    let due = work.rest.range(..=(hour, Number::MAX, Number::MAX, Number::MAX, u64::MAX))?.take(limit);
+    let due = due.map(|entry| Ok(entry?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
+    for key in due {
+        let (_, submitter, sender, recipient, lane) = key;
+        let at = (submitter, sender, recipient, lane);
+        work.changed = true;
+        let Some(entry) = work.lanes.change(at)? else {
+            work.rest.remove(key)?;
+            continue;
+        };
+        // Something pending ends later than now, and rests from then on.
+        let over = entry.row.resting_since().unwrap_or(work.now) + lane_rest;
+        if entry.row.pending() == 0 && over <= work.now {
+            work.drop_lane(at)?;
+            continue;
+        }
+        entry.rest = hour_after(over).max(hour + 1);
+        let rest = entry.rest;
+        work.rest.remove(key)?;
+        work.rest.insert((rest, submitter, sender, recipient, lane), ())?;
+    }
+    Ok(())
+}
+
+/// Takes one message out, with its outcome; false if it is not there.
+fn remove(
+    work: &mut Work<'_>,
+    mailbox: Number,
+    seq: u64,
+    verdict: Verdict,
+    outcomes: &mut Outcomes,
+) -> Result<bool, Fault> {
+    let (row, header, bytes) = match work.messages.remove((mailbox, seq))? {
+        Some(content) => {
+            let (row, envelope) = MessageRow::decode(content.value())?;
+            // The body is of no interest any more: it is not copied.
+            let head = envelope.get(..HEADER_BYTES).unwrap_or(envelope);
+            let head = Envelope::parse(Bytes::copy_from_slice(head));
+            let head = head.map_err(|error| Fault::corrupt(error.to_string()))?;
+            (row, *head.header(), envelope.len() as u64)
+        }
+        None => return Ok(false),
+    };
+    work.by_sender.remove((mailbox, row.sender, seq))?;
+    work.expiry.remove((row.expires, mailbox, seq))?;
+    if let Some(mailbox) = work.mailboxes.change(mailbox)? {
+        mailbox.messages = mailbox.messages.saturating_sub(1);
+        mailbox.bytes = mailbox.bytes.saturating_sub(bytes);
+    }
+    if let Some(count) = work.counts.change((mailbox, row.sender))? {
+        count.messages = count.messages.saturating_sub(1);
+        count.bytes = count.bytes.saturating_sub(bytes);
+        if count.messages == 0 {
+            work.counts.remove((mailbox, row.sender));
+        }
+    }
+    let at = (row.submitter, row.sender, mailbox, header.lane.0);
+    if let Some(entry) = work.lanes.change(at)? {
+        entry.row.settle(header.n, bytes, verdict.clone(), work.now);
+    }
+    outcomes.add(at, &row, &header, verdict);
+    Ok(true)
+}

@@ -1,0 +1,235 @@
+//! One transaction of the relay's store: its open tables, and the bookkeeping that keeps them in step.
+//!
+//! Whatever uses a peer's number holds a use of the peer's row, and lets it go here; a row that nothing uses is
+//! removed, so that senders who come and go, each with a lane or two, leave nothing behind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::super::fault::Fault;
+use super::rows::Rows;
+use super::schema::{
+    BY_SENDER, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LaneAt, LaneEntry, MAILBOXES, MESSAGES, MailboxRow,
+    NUMBERS, Number, PAIRS, PEERS, PairAt, PeerRow, REST, RestAt, Row, SESSIONS, Single,
+};
+use crate::delivery::lane::{LaneRow, TOUCH};
+use crate::id::{LaneKey, PeerId};
+use crate::store::{StoreLimits, Stored};
+use crate::time::{UnixMillis, millis};
+
+/// Opens every table, so that a new file has them all.
+pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), Fault> {
+    Work::open(transaction, Arc::default(), UnixMillis(0)).map(drop)
+}
+
+/// The open tables of a transaction.
+pub(super) struct Work<'t> {
+    pub(super) now: UnixMillis,
+    pub(super) limits: Arc<StoreLimits>,
+    numbers: Rows<'t, [u8; 32], Single>,
+    pub(super) peers: Rows<'t, Number, PeerRow>,
+    pub(super) mailboxes: Rows<'t, Number, MailboxRow>,
+    pub(super) counts: Rows<'t, (Number, Number), Count>,
+    pub(super) lanes: Rows<'t, LaneAt, LaneEntry>,
+    pub(super) pairs: Rows<'t, PairAt, Single>,
+    pub(super) sessions: Table<'t, (Number, u64), &'static str>,
+    pub(super) messages: Table<'t, (Number, u64), &'static [u8]>,
+    pub(super) by_sender: Table<'t, (Number, Number, u64), ()>,
+    pub(super) expiry: Table<'t, (u64, Number, u64), ()>,
+    pub(super) rest: Table<'t, RestAt, ()>,
+    counters_table: Table<'t, (), &'static [u8]>,
+    pub(super) counters: Counters,
+    counters_read: Counters,
+    /// Something was changed that the rows do not know of.
+    pub(super) changed: bool,
+    /// Sessions that began in this transaction: the newest epoch of each peer and device.
+    pub(super) fences: BTreeMap<(PeerId, u64), u64>,
+    /// Sessions that ended in it, with their epochs.
+    pub(super) ended: Vec<((PeerId, u64), u64)>,
+    /// Messages to tell the watches of.
+    pub(super) news: Vec<Arc<Stored>>,
+}
+
+impl<'t> Work<'t> {
+    pub(super) fn open(
+        transaction: &'t WriteTransaction,
+        limits: Arc<StoreLimits>,
+        now: UnixMillis,
+    ) -> Result<Self, Fault> {
+        let counters_table = transaction.open_table(COUNTERS)?;
+        let counters = match counters_table.get(())? {
+            Some(bytes) => Counters::decode(bytes.value())?,
+            None => Counters::default(),
+        };
+        Ok(Self {
+            now,
+            limits,
+            numbers: Rows::new(transaction.open_table(NUMBERS)?),
+            peers: Rows::new(transaction.open_table(PEERS)?),
+            mailboxes: Rows::new(transaction.open_table(MAILBOXES)?),
+            counts: Rows::new(transaction.open_table(COUNTS)?),
+            lanes: Rows::new(transaction.open_table(LANES)?),
+            pairs: Rows::new(transaction.open_table(PAIRS)?),
+            sessions: transaction.open_table(SESSIONS)?,
+            messages: transaction.open_table(MESSAGES)?,
+            by_sender: transaction.open_table(BY_SENDER)?,
+            expiry: transaction.open_table(EXPIRY)?,
+            rest: transaction.open_table(REST)?,
+            counters_table,
+            counters,
+            counters_read: counters,
+            changed: false,
+            fences: BTreeMap::new(),
+            ended: Vec::new(),
+            news: Vec::new(),
+        })
+    }
+
+    /// Writes what is kept in memory; whether there is something to commit.
+    pub(super) fn flush(&mut self) -> Result<bool, Fault> {
+        let mut changed = self.numbers.flush()?;
+        changed |= self.peers.flush()?;
+        changed |= self.mailboxes.flush()?;
+        changed |= self.counts.flush()?;
+        changed |= self.lanes.flush()?;
+        changed |= self.pairs.flush()?;
+        if self.counters != self.counters_read {
+            let mut bytes = Vec::new();
+            self.counters.encode(&mut bytes);
+            self.counters_table.insert((), bytes.as_slice())?;
+            self.counters_read = self.counters;
+            changed = true;
+        }
+        self.changed |= changed;
+        Ok(self.changed)
+    }
+
+    /// The peer's number, if any row speaks of it.
+    pub(super) fn number(&mut self, peer: PeerId) -> Result<Option<Number>, Fault> {
+        Ok(self.numbers.get(*peer.as_bytes())?.map(|number| number.value))
+    }
+
+    /// The peer's number, made if it has none. The caller then takes a use of it, in the same transaction.
+    pub(super) fn number_or_new(&mut self, peer: PeerId) -> Result<Number, Fault> {
+        if let Some(number) = self.number(peer)? {
+            return Ok(number);
+        }
+        let value = self.counters.next_number;
+        self.counters.next_number = value.checked_add(1).ok_or_else(|| Fault::corrupt("all peer numbers are used"))?;
+        self.numbers.put(*peer.as_bytes(), Single { value });
+        self.peers.put(value, PeerRow { key: peer, uses: 0, lanes: 0, provisional: 0 });
+        Ok(value)
+    }
+
+    /// The row of a peer whose number is in use.
+    pub(super) fn peer(&mut self, number: Number) -> Result<&mut PeerRow, Fault> {
+        self.peers.change(number)?.ok_or_else(|| Fault::corrupt("a number without a peer"))
+    }
+
+    fn use_number(&mut self, number: Number) -> Result<(), Fault> {
+        self.peer(number)?.uses += 1;
+        Ok(())
+    }
+
+    fn release_number(&mut self, number: Number) -> Result<(), Fault> {
+        let peer = self.peer(number)?;
+        peer.uses = peer.uses.saturating_sub(1);
+        if peer.uses == 0 {
+            let key = *peer.key.as_bytes();
+            self.numbers.remove(key);
+            self.peers.remove(number);
+        }
+        Ok(())
+    }
+
+    /// Makes the mailbox of a peer that has none; a provisional one if somebody caused it by a message.
+    pub(super) fn make_mailbox(&mut self, of: Number, caused_by: Option<Number>) -> Result<(), Fault> {
+        self.use_number(of)?;
+        let last_seq = self.counters.seq_floor;
+        let mut row = MailboxRow { last_seq, ..MailboxRow::default() };
+        if let Some(causer) = caused_by {
+            self.use_number(causer)?;
+            self.peer(causer)?.provisional += 1;
+            self.counters.provisional += 1;
+            row.provisional_by = causer.saturating_add(1);
+        }
+        self.mailboxes.put(of, row);
+        Ok(())
+    }
+
+    /// The mailbox is not provisional any more.
+    pub(super) fn keep_mailbox(&mut self, of: Number) -> Result<(), Fault> {
+        let Some(row) = self.mailboxes.change(of)? else { return Ok(()) };
+        let Some(causer) = row.caused_by() else { return Ok(()) };
+        row.provisional_by = 0;
+        self.counters.provisional = self.counters.provisional.saturating_sub(1);
+        let peer = self.peer(causer)?;
+        peer.provisional = peer.provisional.saturating_sub(1);
+        self.release_number(causer)
+    }
+
+    /// A provisional mailbox with nothing left in it goes: otherwise whoever fills them once has used up all
+    /// the relay's for good.
+    pub(super) fn drop_empty_provisional(&mut self, of: Number) -> Result<(), Fault> {
+        let Some(row) = self.mailboxes.get(of)? else { return Ok(()) };
+        if row.messages > 0 || row.caused_by().is_none() {
+            return Ok(());
+        }
+        self.counters.seq_floor = self.counters.seq_floor.max(row.last_seq);
+        self.keep_mailbox(of)?;
+        self.mailboxes.remove(of);
+        self.release_number(of)
+    }
+
+    /// Where the lane of a submitter stands, if all of its peers are known.
+    pub(super) fn lane_at(&mut self, submitter: PeerId, key: &LaneKey) -> Result<Option<LaneAt>, Fault> {
+        let Some(submitter) = self.number(submitter)? else { return Ok(None) };
+        let Some(sender) = self.number(key.pair.sender)? else { return Ok(None) };
+        let Some(recipient) = self.number(key.pair.recipient)? else { return Ok(None) };
+        Ok(Some((submitter, sender, recipient, key.lane.0)))
+    }
+
+    /// The lane's row, to be changed, made if there is none.
+    pub(super) fn lane(&mut self, at: LaneAt) -> Result<&mut LaneRow, Fault> {
+        if self.lanes.get(at)?.is_none() {
+            let (submitter, sender, recipient, lane) = at;
+            for number in [submitter, sender, recipient] {
+                self.use_number(number)?;
+            }
+            self.peer(submitter)?.lanes += 1;
+            self.pairs.change_or((submitter, sender, recipient), Single::default)?.value += 1;
+            let rest = hour_after(self.now + TOUCH + self.limits.lane_rest);
+            self.rest.insert((rest, submitter, sender, recipient, lane), ())?;
+            self.lanes.put(at, LaneEntry { rest, row: LaneRow::new(self.now) });
+        }
+        let entry = self.lanes.change(at)?.ok_or_else(|| Fault::corrupt("a lane without its row"))?;
+        Ok(&mut entry.row)
+    }
+
+    /// Removes a lane's row, unless something is pending in it; false if it stays or there is none.
+    pub(super) fn drop_lane(&mut self, at: LaneAt) -> Result<bool, Fault> {
+        let (submitter, sender, recipient, lane) = at;
+        let Some(entry) = self.lanes.get(at)?.filter(|entry| entry.row.pending() == 0) else { return Ok(false) };
+        self.rest.remove((entry.rest, submitter, sender, recipient, lane))?;
+        self.lanes.remove(at);
+        let peer = self.peer(submitter)?;
+        peer.lanes = peer.lanes.saturating_sub(1);
+        let pair = (submitter, sender, recipient);
+        let left = self.pairs.change_or(pair, Single::default)?;
+        left.value = left.value.saturating_sub(1);
+        if left.value == 0 {
+            self.pairs.remove(pair);
+        }
+        for number in [submitter, sender, recipient] {
+            self.release_number(number)?;
+        }
+        Ok(true)
+    }
+}
+
+/// The first full hour at or after a date, in hours since 1970.
+pub(super) fn hour_after(date: UnixMillis) -> u64 {
+    date.0.div_ceil(millis(TOUCH))
+}

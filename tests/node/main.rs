@@ -1,0 +1,30 @@
+//! The node from outside: relays and clients of this crate, and speakers that break the rules, on real QUIC over
+//! loopback.
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | `first` | a message goes all the way |
+//! | `lost`, `repeated` | whatever frame is lost or comes twice, a message is taken once and has one outcome |
+//! | `restored` | copies of a store put back lose nothing and repeat nothing that was not forgotten |
+//! | `session`, `restart` | who is connected, and how soon again |
+//! | `greeting`, `rules`, `foreign` | what breaks the protocol is closed by name, alone |
+//! | `offline`, `outcome`, `quota` | mailboxes: pages, counts, lifetimes, refusals, limits |
+//! | `memory` | what a session that does not read costs |
+//!
+//! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
+//! that is far away.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    dead_code,
+    reason = "a test may fail, and measures real time"
+)]
+
+mod first;
+mod lost;
+mod repeated;
+mod restored;
+mod support;

@@ -1,0 +1,198 @@
+//! A relay that can be stopped, killed and started again at the same place with the same key.
+//!
+//! It runs on a runtime of its own. Killing it drops that runtime: no task of it gets to say or write another
+//! word. What had reached the store's queue is written still, as by a crash a moment later.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use posthouse::address::RelayAddress;
+use posthouse::identity::Identity;
+use posthouse::random::SystemEntropy;
+use posthouse::relay::{Relay, RelayLimits, RelayOptions};
+use posthouse::store::redb::Backend;
+use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
+use posthouse::store::{RelayStore as _, StoreLimits};
+use posthouse::time::SystemClock;
+use posthouse::transport::Socket;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::{PATIENCE, who};
+
+/// Who the relay is in the cast.
+pub(crate) const RELAY: u8 = 0;
+
+const STORE_FILE: &str = "relay.redb";
+
+/// See the head of this file.
+pub(crate) struct TestRelay {
+    directory: Option<TempDir>,
+    at: SocketAddr,
+    pub(crate) limits: RelayLimits,
+    pub(crate) store_limits: StoreLimits,
+    running: Option<Running>,
+}
+
+struct Running {
+    runtime: Runtime,
+    relay: Relay,
+    store: Arc<RedbRelayStore>,
+}
+
+impl TestRelay {
+    /// With a store in a file.
+    pub(crate) fn on_disk() -> Self {
+        Self::new(Some(tempfile::tempdir().unwrap()))
+    }
+
+    /// With a store in memory: each start is one with an empty store.
+    pub(crate) fn in_memory() -> Self {
+        Self::new(None)
+    }
+
+    fn new(directory: Option<TempDir>) -> Self {
+        Self {
+            directory,
+            at: "127.0.0.1:0".parse().unwrap(),
+            limits: RelayLimits::default(),
+            store_limits: StoreLimits::default(),
+            running: None,
+        }
+    }
+
+    /// Sets limits before the start.
+    #[must_use]
+    pub(crate) fn with(mut self, set: impl FnOnce(&mut RelayLimits, &mut StoreLimits)) -> Self {
+        set(&mut self.limits, &mut self.store_limits);
+        self
+    }
+
+    /// Starts it; later times at the place of the first.
+    pub(crate) fn start(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
+        let backend = match &self.directory {
+            Some(directory) => Backend::File(directory.path().join(STORE_FILE)),
+            None => Backend::Memory,
+        };
+        let mut options = OpenOptions::new(backend, clock.clone(), entropy.clone());
+        options.limits = self.store_limits.clone();
+        let store = Arc::new(RedbRelayStore::open(options).unwrap());
+        let started = Instant::now();
+        let relay = loop {
+            let _context = runtime.enter();
+            let options = RelayOptions {
+                identity: self.identity(),
+                socket: Socket::Bind(self.at),
+                store: store.clone(),
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+                limits: self.limits.clone(),
+                determinism: None,
+            };
+            // The system may hold the port of the last run for a moment.
+            match Relay::start(options) {
+                Ok(relay) => break relay,
+                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        self.at = relay.local_addr();
+        self.running = Some(Running { runtime, relay, store });
+    }
+
+    /// A relay that has been started.
+    pub(crate) fn started(mut self) -> Self {
+        self.start();
+        self
+    }
+
+    /// Stops it politely.
+    pub(crate) async fn stop(&mut self) {
+        let Running { runtime, relay, store } = self.running.take().unwrap();
+        runtime.spawn(relay.shutdown()).await.unwrap();
+        runtime.shutdown_background();
+        store.close().await.unwrap();
+    }
+
+    /// Stops it as a crash would.
+    pub(crate) async fn kill(&mut self) {
+        let Running { runtime, relay, store } = self.running.take().unwrap();
+        tokio::task::spawn_blocking(move || {
+            runtime.shutdown_timeout(PATIENCE);
+            drop(relay);
+        })
+        .await
+        .unwrap();
+        store.close().await.unwrap();
+    }
+
+    /// Copies the store's file; the relay must not run.
+    pub(crate) fn copy(&self) -> PathBuf {
+        assert!(self.running.is_none(), "a running relay's file is no backup");
+        let directory = self.directory.as_ref().unwrap().path();
+        let copy = directory.join("copy.redb");
+        std::fs::copy(directory.join(STORE_FILE), &copy).unwrap();
+        copy
+    }
+
+    /// Puts a copy in the place of the store's file.
+    pub(crate) fn put_back(&self, copy: &Path) {
+        assert!(self.running.is_none(), "a running relay holds its file");
+        std::fs::copy(copy, self.directory.as_ref().unwrap().path().join(STORE_FILE)).unwrap();
+    }
+
+    /// Removes the store's file: the disk is lost.
+    pub(crate) fn lose_disk(&self) {
+        assert!(self.running.is_none(), "a running relay holds its file");
+        std::fs::remove_file(self.directory.as_ref().unwrap().path().join(STORE_FILE)).unwrap();
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        who(RELAY)
+    }
+
+    /// Where it listens.
+    pub(crate) const fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Its address for clients.
+    pub(crate) fn home(&self) -> RelayAddress {
+        RelayAddress::new(self.identity().relay_id(), self.at.into())
+    }
+
+    /// Its store, to look into.
+    pub(crate) fn store(&self) -> &Arc<RedbRelayStore> {
+        &self.running.as_ref().unwrap().store
+    }
+
+    /// Open sessions.
+    pub(crate) fn sessions(&self) -> usize {
+        self.running.as_ref().unwrap().relay.sessions()
+    }
+
+    /// Messages that wait for this member of the cast.
+    pub(crate) async fn waiting_for(&self, number: u8) -> u64 {
+        self.store().status(who(number).peer_id(), None).await.unwrap().messages
+    }
+
+    /// Whether the store fits together.
+    pub(crate) async fn assert_sound(&self) {
+        let report = self.store().check().await.unwrap();
+        assert_eq!(report.problems, Vec::<String>::new());
+    }
+}
+
+impl Drop for TestRelay {
+    fn drop(&mut self) {
+        if let Some(Running { runtime, .. }) = self.running.take() {
+            // A runtime may not be dropped by waiting for it inside another one.
+            runtime.shutdown_background();
+        }
+    }
+}
