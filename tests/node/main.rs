@@ -26,5 +26,7 @@
 mod first;
 mod lost;
 mod repeated;
+mod restart;
 mod restored;
+mod session;
 mod support;

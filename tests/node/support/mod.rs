@@ -8,6 +8,7 @@ pub(crate) mod relay;
 use std::time::Duration;
 
 use posthouse::identity::Identity;
+use posthouse::transport::TransportLimits;
 
 /// How long anything may take before a test fails. Far more than it takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +21,11 @@ pub(crate) const fn seed(number: u8) -> [u8; 32] {
 /// A member of the cast: always the same one for the same number.
 pub(crate) fn who(number: u8) -> Identity {
     Identity::from_seed(seed(number))
+}
+
+/// Connections that say often that they are there: a relay that lost its store knows nobody to wake.
+pub(crate) fn lively() -> TransportLimits {
+    TransportLimits { keep_alive: Duration::from_millis(250), ..TransportLimits::default() }
 }
 
 /// Waits for something that has to come.
