@@ -24,9 +24,12 @@
 )]
 
 mod first;
+mod foreign;
+mod greeting;
 mod lost;
 mod repeated;
 mod restart;
 mod restored;
+mod rules;
 mod session;
 mod support;

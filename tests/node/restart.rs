@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use posthouse::client::{Client, Event};
 use posthouse::protocol::{CloseCode, Outcome};
-use posthouse::transport::TransportLimits;
+use posthouse::transport::{Socket, TransportLimits};
 
 use crate::support::client::{Log, Taker, builder, client, client_in, draft, outcomes, send};
 use crate::support::raw::{Session, hello};
@@ -41,7 +41,7 @@ async fn time_to_return(down: Duration) -> Vec<Duration> {
         while let Ok(outgoing) = busy.send(draft(&home, 2, sent.len().to_string())).await {
             sent.push(outgoing);
             tokio::time::sleep(Duration::from_millis(5)).await;
-            if sent.len() == 400 {
+            if sent.len() == 200 {
                 break;
             }
         }
@@ -56,8 +56,8 @@ async fn time_to_return(down: Duration) -> Vec<Duration> {
         until("a connection", || log.last(is_connected) > Some(started)).await;
     }
     let mut sent = sending.await.unwrap();
-    assert_eq!(outcomes(&mut sent).await, vec![Outcome::Delivered; 400]);
-    let numbers: Vec<String> = (0..400).map(|number| number.to_string()).collect();
+    assert_eq!(outcomes(&mut sent).await, vec![Outcome::Delivered; 200]);
+    let numbers: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     assert_eq!(taker.bodies(), numbers, "all of them, once, in order");
     relay.assert_sound().await;
     logs.iter().map(|log| log.last(is_connected).unwrap() - started).collect()
@@ -65,13 +65,33 @@ async fn time_to_return(down: Duration) -> Vec<Duration> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_are_back_within_two_seconds_of_a_relays_crash_and_start() {
-    for down in [Duration::ZERO, Duration::from_millis(700), Duration::from_secs(3)] {
+    for down in [Duration::ZERO, Duration::from_millis(700), Duration::from_secs(5)] {
         let times = time_to_return(down).await;
         let (sender, idle) = times.split_last().unwrap();
         let slowest = idle.iter().max().unwrap();
         println!("down for {down:?}: the sender is back after {sender:?}, the last of ten idle receivers {slowest:?}");
         assert!(*sender < BACK_WITHIN && *slowest < BACK_WITHIN, "{times:?}");
     }
+}
+
+/// What a relay sends to the clients of its last run.
+const WAKE: &[u8; 24] = b"\0posthouse wake 1\0\0\0\0\0\0\0";
+
+#[tokio::test]
+async fn a_forged_call_that_the_relay_is_back_ends_no_session() {
+    let relay = TestRelay::in_memory().started();
+    let forger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let alice = builder(1, &relay.home()).socket(Socket::Bind(free)).start().unwrap();
+    let told = Log::of(&alice).await;
+    told.connected(1).await;
+    // Longer than a client doubts.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(2500) {
+        forger.send_to(WAKE, free).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((told.connections(), told.farewells()), (1, Vec::new()));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the tests stand on: relays that stop and crash, clients, a man in the middle, and raw speakers.
 
+pub(crate) mod bystander;
 pub(crate) mod client;
 pub(crate) mod proxy;
 pub(crate) mod raw;
