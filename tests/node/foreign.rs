@@ -166,12 +166,7 @@ async fn what_was_never_handed_out_cannot_be_acknowledged() {
     bob.notify.say(AckR { request: 6, store, answers: everything() }).await;
     bob.notify.hear().await;
     // The confirmation says that it was heard, not that it was done.
-    crate::support::within("the removal", async {
-        while relay.waiting_for(2).await != 15 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    relay.waits_for(2, 15).await;
     bystanders.assert_unharmed().await;
     relay.assert_sound().await;
 }

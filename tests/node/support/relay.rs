@@ -20,7 +20,7 @@ use posthouse::transport::Socket;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::{PATIENCE, who};
+use super::{PATIENCE, who, within};
 
 /// Who the relay is in the cast.
 pub(crate) const RELAY: u8 = 0;
@@ -179,6 +179,16 @@ impl TestRelay {
     /// Messages that wait for this member of the cast.
     pub(crate) async fn waiting_for(&self, number: u8) -> u64 {
         self.store().status(who(number).peer_id(), None).await.unwrap().messages
+    }
+
+    /// Waits until so many messages wait for this member of the cast: an outcome may be told before it is on disk.
+    #[track_caller]
+    pub(crate) fn waits_for(&self, number: u8, messages: u64) -> impl Future<Output = ()> {
+        within("the right number of messages", async move {
+            while self.waiting_for(number).await != messages {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
     }
 
     /// Whether the store fits together.
