@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
-use super::event::{Event, EventQueue, Seen};
+use super::event::{Connection, Event, EventQueue, Seen};
 use super::link::{self, Link, LinkError, Stream};
 use super::message::Answered;
 use super::receiving::Receiving;
@@ -96,6 +96,7 @@ pub(super) struct Driver {
     pub(super) answers: mpsc::UnboundedReceiver<Answered>,
     pub(super) seen: mpsc::UnboundedReceiver<Seen>,
     pub(super) stop: watch::Sender<Option<Stop>>,
+    pub(super) connection: watch::Sender<Connection>,
     pub(super) commits: Commits,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
@@ -213,6 +214,7 @@ impl Driver {
             Command::Status(sender, reply) => self.receiving.ask_status(sender, reply),
             Command::Events(reply) => drop(reply.send(self.events.subscribe())),
             Command::Waiting(reply) => drop(reply.send(self.sending.waiting())),
+            Command::Unaccepted(reply) => drop(reply.send(self.sending.unaccepted())),
             // Only the first one gets here; see `run`.
             Command::Close(_) => {}
         }
@@ -259,7 +261,9 @@ impl Driver {
                 let link = link?;
                 self.sending.connected(&link);
                 self.receiving.connected(&link);
-                self.events.tell(Event::Connected { status: link.hello.status.clone() });
+                let status = link.hello.status.clone();
+                self.connection.send_replace(Connection::Open { status: status.clone() });
+                self.events.tell(Event::Connected { status });
                 *state = State::Up { link, since: self.clock.now(), doubt: None };
             }
             News::Lost(error) => return Err(error.into()),
@@ -302,12 +306,14 @@ impl Driver {
         let reason = error.to_string();
         if !error.is_transient() {
             tracing::warn!(%reason, "the client stops");
-            self.receiving.stop();
-            self.events.tell(Event::Stopped { reason: reason.clone() });
             let superseded = matches!(error, LinkError::Transport(TransportError::Closed(reason))
                 if reason.code() == Some(CloseCode::Superseded));
-            let stop = if superseded { Stop::Superseded } else { Stop::Refused(reason) };
-            self.stop.send_replace(Some(stop));
+            let stop = if superseded { Stop::Superseded } else { Stop::Refused(reason.clone()) };
+            // Before anybody who waits is let go, and asks why.
+            self.stop.send_replace(Some(stop.clone()));
+            self.connection.send_replace(Connection::Stopped(stop));
+            self.receiving.stop();
+            self.events.tell(Event::Stopped { reason });
             return State::Stopped;
         }
         if matches!(error, LinkError::Restarted | LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
@@ -316,6 +322,7 @@ impl Driver {
         }
         let retry_in = backoff.next_wait(self.entropy.word());
         tracing::debug!(%reason, ?retry_in, "not connected");
+        self.connection.send_replace(Connection::Lost { reason: reason.clone(), retry_in });
         self.events.tell(Event::Disconnected { reason, retry_in });
         State::Waiting(now + retry_in)
     }
@@ -347,6 +354,13 @@ impl Driver {
     }
 
     fn begin_closing(&mut self) -> Moment {
+        // What the application said before it closed the client counts, whatever the order it is read in.
+        while let Ok(seen) = self.seen.try_recv() {
+            self.seen(seen);
+        }
+        while let Ok(answered) = self.answers.try_recv() {
+            self.receiving.answered(answered, &mut self.commits);
+        }
         self.sending.retire();
         self.clock.now() + CLOSE_PATIENCE
     }
@@ -365,10 +379,6 @@ impl Driver {
             tracing::error!(%error, "the client's store cannot be used any more");
             Stop::Store(error)
         });
-        self.receiving.stop();
-        if let Stop::Store(error) = &stop {
-            self.events.tell(Event::Stopped { reason: error.to_string() });
-        }
         self.stop.send_if_modified(|now| {
             let first = now.is_none();
             if first {
@@ -376,6 +386,17 @@ impl Driver {
             }
             first
         });
+        self.connection.send_if_modified(|now| {
+            let first = !matches!(now, Connection::Stopped(_));
+            if first {
+                *now = Connection::Stopped(stop.clone());
+            }
+            first
+        });
+        self.receiving.stop();
+        if let Stop::Store(error) = &stop {
+            self.events.tell(Event::Stopped { reason: error.to_string() });
+        }
         if let State::Up { link, .. } = &state {
             // What is written has to leave first: a close overtakes it.
             for sender in [&link.submit, &link.notify, &link.sync] {

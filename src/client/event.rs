@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::Stop;
 use crate::id::{LaneKey, MessageId, RelayId};
 use crate::protocol::{Durability, Outcome, Status, WaitReason};
 use crate::store::redb::client::KeptOutcome;
@@ -71,6 +72,28 @@ pub enum Event {
         /// The relay where it happened, or one's own if the message never left the outbox.
         relay: RelayId,
     },
+}
+
+/// How it stands between a client and its relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Connection {
+    /// The first attempt is under way.
+    Connecting,
+    /// A session is open.
+    Open {
+        /// What waited in the mailbox when it began.
+        status: Status,
+    },
+    /// There is no session; the client tries again by itself.
+    Lost {
+        /// Why, in words for a person.
+        reason: String,
+        /// When it tries again, from the moment this was said.
+        retry_in: Duration,
+    },
+    /// There will be none any more.
+    Stopped(Stop),
 }
 
 /// The stream of [`Event`]s. While there is one, it has to be read; dropping it ends it.

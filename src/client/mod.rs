@@ -78,7 +78,7 @@ use crate::time::{SharedClock, SystemClock};
 use crate::transport::{BindError, ClientEndpoint, Determinism, Socket, TransportLimits};
 use driver::Driver;
 use event::EventQueue;
-pub use event::{Event, Events};
+pub use event::{Connection, Event, Events};
 pub use message::{Accepted, Draft, Incoming, Outgoing};
 
 /// Commands that may wait for the client's task.
@@ -242,6 +242,8 @@ impl ClientBuilder {
         let (seen, from_events) = mpsc::unbounded_channel();
         let stop = watch::Sender::new(None);
         let stopped = stop.subscribe();
+        let connection = watch::Sender::new(Connection::Connecting);
+        let connected = connection.subscribe();
         let inbox = Inbox::restore(std::mem::take(&mut recovered.inbox));
         let outcomes = std::mem::take(&mut recovered.outcomes);
         let sending =
@@ -258,13 +260,23 @@ impl ClientBuilder {
             answers: from_application,
             seen: from_events,
             stop,
+            connection,
             commits: commits::Commits::new(store),
             sending,
             receiving,
             events: EventQueue::new(home, outcomes),
         };
         tokio::spawn(driver.run());
-        let inner = Inner { me, relay: self.relay, endpoint, commands, incoming: Mutex::new(incoming), seen, stopped };
+        let inner = Inner {
+            me,
+            relay: self.relay,
+            endpoint,
+            commands,
+            incoming: Mutex::new(incoming),
+            seen,
+            stopped,
+            connection: connected,
+        };
         Ok(Client(Arc::new(inner)))
     }
 }
@@ -283,6 +295,7 @@ struct Inner {
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     seen: mpsc::UnboundedSender<event::Seen>,
     stopped: watch::Receiver<Option<Stop>>,
+    connection: watch::Receiver<Connection>,
 }
 
 type EventStream = mpsc::UnboundedReceiver<(Event, Option<u64>)>;
@@ -293,6 +306,7 @@ pub(crate) enum Command {
     Status(Option<PeerId>, oneshot::Sender<Result<Status, Stop>>),
     Events(oneshot::Sender<EventStream>),
     Waiting(oneshot::Sender<usize>),
+    Unaccepted(oneshot::Sender<usize>),
     Close(oneshot::Sender<()>),
 }
 
@@ -392,7 +406,15 @@ impl Client {
         Ok(Events { events, seen: self.0.seen.clone(), last: None })
     }
 
-    /// How many messages have no outcome yet, those of earlier runs included.
+    /// How it stands with the relay: what it is now, and each change from here on. Unlike [`events`](Self::events)
+    /// it may have many readers, none of which has to keep up.
+    #[must_use]
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.0.connection.clone()
+    }
+
+    /// How many messages have no outcome yet, those of earlier runs included. A message counts until
+    /// its outcome has been told.
     ///
     /// # Errors
     /// [`Stop`] if the client is closed.
@@ -401,6 +423,18 @@ impl Client {
     /// Safe.
     pub async fn waiting(&self) -> Result<usize, Stop> {
         self.ask(Command::Waiting).await
+    }
+
+    /// How many messages the relay does not have yet, as far as is known, and have no outcome either. Those of
+    /// earlier runs are among them until the relay has been asked.
+    ///
+    /// # Errors
+    /// [`Stop`] if the client is closed.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn unaccepted(&self) -> Result<usize, Stop> {
+        self.ask(Command::Unaccepted).await
     }
 
     /// Goes on from a new socket: call it when the network has changed.

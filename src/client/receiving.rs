@@ -197,7 +197,10 @@ impl Receiving {
 
     /// Wants to know what waits.
     pub(super) fn ask_status(&mut self, sender: Option<PeerId>, reply: oneshot::Sender<Result<Status, Stop>>) {
-        self.statuses.push_back(StatusWanted { sender, reply });
+        // Without a session to come it would never be answered.
+        if self.to_application.is_some() {
+            self.statuses.push_back(StatusWanted { sender, reply });
+        }
     }
 
     /// Takes a frame of the notify stream or a sync stream.

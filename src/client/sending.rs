@@ -51,6 +51,8 @@ pub(super) struct Sending {
     requests: VecDeque<Request>,
     reading: Option<BodiesWanted>,
     handles: HashMap<u64, watch::Sender<Progress>>,
+    /// Outcomes on their way to the disk: not told yet.
+    resolving: usize,
 }
 
 impl Sending {
@@ -89,12 +91,18 @@ impl Sending {
             requests: VecDeque::new(),
             reading: None,
             handles: HashMap::new(),
+            resolving: 0,
         }
     }
 
-    /// Messages without an outcome.
+    /// Messages without an outcome that the application could know.
     pub(super) const fn waiting(&self) -> usize {
-        self.outbox.len()
+        self.outbox.len() + self.resolving
+    }
+
+    /// Messages that the relay is not known to have, likewise.
+    pub(super) fn unaccepted(&self) -> usize {
+        self.outbox.unaccepted() + self.resolving
     }
 
     /// Gives messages their places and sets them on their way to the disk.
@@ -189,6 +197,7 @@ impl Sending {
         events: &mut EventQueue,
         commits: &mut Commits,
     ) {
+        self.resolving -= 1;
         self.outbox.persisted(receipt);
         let relay = outcome.verdict.relay.unwrap_or(self.home);
         if let Some(handle) = self.handles.remove(&key) {
@@ -257,6 +266,7 @@ impl Sending {
                 }
                 Effect::Resolved { key, id, lane, n, verdict, receipt } => {
                     self.forget(key);
+                    self.resolving += 1;
                     let awaited = self.handles.get(&key).is_some_and(|handle| handle.receiver_count() > 0);
                     // Nobody in this process waits for it: it is kept until somebody asks.
                     let kept = events.has_reader() || !awaited;

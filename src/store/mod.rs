@@ -94,7 +94,8 @@ pub struct Fence {
 #[derive(Debug, Clone)]
 pub enum Op {
     /// A session begins: every older one of this peer and device is fenced off, the mailbox is made if there
-    /// is none or made lasting if it was provisional, and marked as handing out.
+    /// is none or made lasting if it was provisional, and marked as handing out. A session that is replaced
+    /// before its end counts as having handed out everything: it can no longer say how far it came.
     /// Answer: [`Done::Opened`].
     Open {
         /// Where the client is, to wake it after a crash.
@@ -180,7 +181,8 @@ pub struct Settled {
 pub struct Expired {
     /// Outcomes to tell their submitters.
     pub settled: Vec<Settled>,
-    /// When the next message runs out, if any waits; a date already past means: more is due now.
+    /// When to come again: when the next message runs out, or a lane's row may go; `None` if there is neither.
+    /// A date already past means that more is due now.
     pub next: Option<UnixMillis>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::Known;
+use super::lane::{Known, Pace};
 use super::session::Flight;
 use super::{Effect, Outbox, Receipt, never_asked};
 use crate::protocol::{Answer, Durability, FrameType, LaneState, Outcome, RejectReason, Verdict, WireError};
@@ -34,6 +34,7 @@ impl Outbox {
             Answer::Accepted { durability, duplicate, verdict, .. } => {
                 lane.base = lane.base.max(n);
                 lane.cursor = lane.cursor.max(n);
+                lane.pace = Pace::Free;
                 if let Some(at) = lane.position(n) {
                     self.accept(number, at, durability, duplicate);
                     if let Some(verdict) = verdict {
@@ -46,6 +47,9 @@ impl Outbox {
                 // shows as a gap, which sets the lane right.
                 lane.base = lane.base.max(n);
                 lane.cursor = lane.cursor.max(n);
+                if round == lane.round {
+                    lane.free_pace();
+                }
                 if let Some(at) = lane.position(n) {
                     self.resolve(number, at, verdict, true);
                 }
@@ -53,6 +57,7 @@ impl Outbox {
             Answer::Gap { last } if round == lane.round => {
                 lane.base = last;
                 lane.set_back(last);
+                lane.pace = Pace::OneNext;
                 let again = lane.items.partition_point(|item| item.n <= last);
                 for item in lane.items.iter_mut().skip(again) {
                     lane.unaccepted += usize::from(item.accepted);
@@ -61,6 +66,7 @@ impl Outbox {
             }
             Answer::Wait { reason, retry_after_ms } if round == lane.round => {
                 lane.set_back(lane.base);
+                lane.pace = Pace::OneNext;
                 let until = now + Duration::from_millis(retry_after_ms);
                 lane.held = Some(until);
                 self.holds.insert((until, number));

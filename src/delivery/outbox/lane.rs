@@ -30,6 +30,15 @@ pub(super) enum Known {
     Answered,
 }
 
+/// How much of a lane may be on its way. After a gap or a temporary refusal the next message goes alone: where
+/// it is refused as well, all behind it would have gone for nothing, each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Free,
+    OneNext,
+    OneSent,
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) key: LaneKey,
@@ -41,6 +50,7 @@ pub(super) struct Lane {
     pub(super) cursor: u64,
     pub(super) known: Known,
     pub(super) held: Option<Moment>,
+    pub(super) pace: Pace,
     pub(super) unaccepted: usize,
     pub(super) late: usize,
     /// Resolutions not yet durable, and those among them that gave a number up.
@@ -75,6 +85,13 @@ impl Lane {
     pub(super) fn set_back(&mut self, to: u64) {
         self.cursor = to;
         self.round = self.round.wrapping_add(1);
+    }
+
+    /// The message that went alone has been answered, or will not be.
+    pub(super) fn free_pace(&mut self) {
+        if self.pace == Pace::OneSent {
+            self.pace = Pace::OneNext;
+        }
     }
 
     /// Nothing of it is left to do but to tell the relay so.

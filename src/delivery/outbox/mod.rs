@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use effect::{Effect, Entry, Offer, Receipt, Request, Restored};
-use lane::{Item, Known, Lane};
+use lane::{Item, Known, Lane, Pace};
 use session::{Flight, Session};
 
 use super::retry::RoundTrip;
@@ -83,6 +83,8 @@ pub struct Outbox {
     pairs: BTreeMap<Pair, Vec<u64>>,
     next_lane: u64,
     store: Option<StoreId>,
+    /// Stores on their way to the disk: those of all sessions, since one may be replaced meanwhile.
+    remembering: usize,
     session: Option<Session>,
     round_trip: RoundTrip,
     ready: VecDeque<u64>,
@@ -105,6 +107,7 @@ impl Outbox {
             pairs: BTreeMap::new(),
             next_lane: 0,
             store,
+            remembering: 0,
             session: None,
             round_trip,
             ready: VecDeque::new(),
@@ -123,6 +126,12 @@ impl Outbox {
     #[must_use]
     pub const fn len(&self) -> usize {
         self.messages
+    }
+
+    /// How many messages the relay is not known to hold.
+    #[must_use]
+    pub fn unaccepted(&self) -> usize {
+        self.lanes.values().map(|lane| lane.unaccepted).sum()
     }
 
     /// Whether every message has its outcome.
@@ -171,17 +180,16 @@ impl Outbox {
     /// A session began, with this store behind it.
     pub fn connect(&mut self, store: StoreId, durability: Durability) {
         self.disconnect();
-        let remembering = self.store != Some(store);
-        if remembering {
+        if self.store != Some(store) {
             for item in self.lanes.values_mut().flat_map(|lane| &mut lane.items) {
                 item.foreign |= item.offered;
             }
             self.store = Some(store);
+            self.remembering += 1;
             self.effects.push_back(Effect::Remember(store));
         }
         let mut session = Session {
             durability,
-            remembering,
             next_request: 0,
             flights: VecDeque::new(),
             window_messages: 0,
@@ -191,7 +199,7 @@ impl Outbox {
         };
         for (number, lane) in &mut self.lanes {
             lane.set_back(lane.base);
-            lane.late = 0;
+            (lane.late, lane.pace) = (0, Pace::Free);
             for item in &mut lane.items {
                 (item.late, item.sent) = (false, false);
             }
@@ -209,11 +217,9 @@ impl Outbox {
         self.session = Some(session);
     }
 
-    /// The store's id is durable.
+    /// One [`Effect::Remember`] is durable: to be called once for each, in their order.
     pub const fn remembered(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.remembering = false;
-        }
+        self.remembering = self.remembering.saturating_sub(1);
     }
 
     /// The session is over; all that waits goes out again in the next one.
@@ -244,20 +250,19 @@ impl Outbox {
 
     /// What to send next.
     pub fn poll_request(&mut self, now: Moment) -> Option<Request> {
-        let session = self.session.as_mut().filter(|session| !session.remembering)?;
-        if !session.asks.is_empty() {
-            return Some(self.ask(now));
-        }
-        if !session.closes.is_empty() {
-            return Some(self.close());
-        }
-        self.offer(now)
+        self.session.as_ref().filter(|_| self.remembering == 0)?;
+        self.ask(now).or_else(|| self.close()).or_else(|| self.offer(now))
     }
 
     /// A polled request was not sent after all, because its message is resolved: nothing is to be waited for.
     pub fn withdraw(&mut self, request: u64) {
         // Its number is one that was made, so this cannot fail.
-        drop(self.answered(request, FrameType::MsgA));
+        if let Ok(Some(Flight::Offer { lane: number, round, .. })) = self.answered(request, FrameType::MsgA)
+            && let Some(lane) = self.lanes.get_mut(&number).filter(|lane| lane.round == round)
+        {
+            lane.free_pace();
+            self.wake(number);
+        }
     }
 
     /// MSG:A came.
@@ -389,6 +394,7 @@ impl Outbox {
             cursor: 0,
             known: Known::Answered,
             held: None,
+            pace: Pace::Free,
             unaccepted: 0,
             late: 0,
             unpersisted: 0,

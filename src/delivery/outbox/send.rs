@@ -1,6 +1,6 @@
 //! The outbox's sending half: which request goes out next.
 
-use super::lane::Known;
+use super::lane::{Known, Pace};
 use super::session::Flight;
 use super::{Offer, Outbox, REPEATS_KEPT, Request, lane_ref};
 use crate::id::Pair;
@@ -9,7 +9,7 @@ use crate::protocol::{CloseR, LaneQuestion, WhereR};
 use crate::time::Moment;
 
 impl Outbox {
-    pub(super) fn ask(&mut self, now: Moment) -> Request {
+    pub(super) fn ask(&mut self, now: Moment) -> Option<Request> {
         let mut lanes = Vec::new();
         let mut questions = Vec::new();
         while let Some(session) = &mut self.session
@@ -27,30 +27,36 @@ impl Outbox {
             lanes.push((number, from, to));
             questions.push(LaneQuestion { lane: lane_ref(&lane.key, self.options.submitter), from, to });
         }
+        if lanes.is_empty() {
+            return None;
+        }
         let request = self.fly(Flight::Ask { lanes, at: now });
-        Request::Ask(WhereR { request, lanes: questions })
+        Some(Request::Ask(WhereR { request, lanes: questions }))
     }
 
-    pub(super) fn close(&mut self) -> Request {
+    pub(super) fn close(&mut self) -> Option<Request> {
         let mut numbers = Vec::new();
         let mut lanes = Vec::new();
         while let Some(session) = &mut self.session
             && lanes.len() < MAX_LANES_ASKED
             && let Some(number) = session.closes.pop_front()
         {
-            let Some(lane) = self.lanes.get(&number) else { continue };
+            // A message may have entered since; the lane is over once that one is.
+            let Some(lane) = self.lanes.get(&number).filter(|lane| lane.is_over()) else { continue };
             lanes.push(lane_ref(&lane.key, self.options.submitter));
             numbers.push(number);
         }
+        if lanes.is_empty() {
+            return None;
+        }
         let request = self.fly(Flight::Close { lanes: numbers });
-        Request::Close(CloseR { request, lanes })
+        Some(Request::Close(CloseR { request, lanes }))
     }
 
     pub(super) fn offer(&mut self, now: Moment) -> Option<Request> {
-        let session = self.session.as_ref()?;
-        let unanswered = session.flights.len();
+        let session = self.session.as_mut()?;
         if session.window_messages >= self.options.window_messages
-            || unanswered >= self.options.window_messages.saturating_mul(REPEATS_KEPT)
+            || !session.has_place(self.options.window_messages.saturating_mul(REPEATS_KEPT))
         {
             return None;
         }
@@ -76,10 +82,13 @@ impl Outbox {
             }
             (item.offered, item.late, item.sent) = (true, false, true);
             let (n, bytes, key, deadline) = (item.n, item.bytes, item.key, item.deadline);
-            // What the relay has accepted it holds, whatever was sent last. (A number at or below `base` is a
-            // duplicate there; its `prev` does not matter.)
-            let prev = if n > lane.base { lane.cursor.max(lane.base) } else { lane.cursor };
+            // What the relay has accepted it holds, whatever was sent last. A number at or below that is a
+            // duplicate there, whose `prev` does not matter; but it is below its own number, always.
+            let prev = lane.cursor.max(lane.base).min(n.saturating_sub(1));
             lane.cursor = lane.cursor.max(n);
+            if lane.pace == Pace::OneNext {
+                lane.pace = Pace::OneSent;
+            }
             let round = lane.round;
             // Take turns between lanes.
             self.ready.rotate_left(1);
@@ -101,7 +110,8 @@ impl Outbox {
 
     pub(super) fn may_send(&mut self, number: u64) -> bool {
         let Some(lane) = self.lanes.get_mut(&number) else { return false };
-        let free = lane.known == Known::Answered && lane.held.is_none() && lane.given_up == 0;
+        let paced = lane.pace != Pace::OneSent && lane.held.is_none();
+        let free = lane.known == Known::Answered && paced && lane.given_up == 0;
         let pair = lane.key.pair;
         free && lane.next_to_send().is_some() && self.older_lanes_are_done(number, pair)
     }

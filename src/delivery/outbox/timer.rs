@@ -44,6 +44,7 @@ impl Outbox {
             if let Some(lane) = self.lanes.get_mut(&number) {
                 // Not to `base` alone: the answer to an earlier number may be the one that was lost.
                 lane.set_back(lane.base.min(first - 1));
+                lane.free_pace();
             }
             self.wake(number);
         }

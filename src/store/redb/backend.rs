@@ -123,3 +123,26 @@ impl StorageBackend for Watched {
         self.inner.query_lock_range(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::disk::{Disk, Faults};
+
+    #[test]
+    fn after_a_failed_sync_the_disk_is_not_asked_to_sync_again() {
+        let disk = Disk::new(1);
+        let Backend::Custom(open) = disk.backend() else { panic!("a disk is a custom medium") };
+        let watch = SyncWatch::default();
+        let first = Watched::new(open().unwrap(), &watch);
+        first.sync_data().unwrap();
+        assert!(!watch.failed());
+        disk.set_faults(Faults { sync: true, ..Faults::default() });
+        assert!(first.sync_data().is_err() && watch.failed());
+        first.close().unwrap();
+        // The kernel would call the next one a success; so does this disk.
+        let second = Watched::new(open().unwrap(), &watch);
+        assert!(second.sync_data().is_err());
+        assert_eq!(disk.syncs(), 2);
+    }
+}

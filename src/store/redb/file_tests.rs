@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -19,11 +20,13 @@ const COUNTS: TableDefinition<'_, u64, u64> = TableDefinition::new("counts");
 const SCHEMA: Schema = Schema { kind: "test", version: 3 };
 const CACHE: usize = 1 << 20;
 
-/// Requests: add one to a key. Key 13 is a corrupt row, 14 refused, 15 a bug, 16 a question.
+/// Requests: add one to a key. Key 13 is a corrupt row, 14 refused, 15 a bug, 16 a question; 17 waits for the
+/// gate, and 18 carries a MiB.
 #[derive(Debug, Default)]
 struct Counter {
     groups: Arc<Mutex<Vec<Vec<u64>>>>,
     done: Vec<u64>,
+    gate: Arc<Mutex<()>>,
 }
 
 impl Engine for Counter {
@@ -40,6 +43,7 @@ impl Engine for Counter {
             14 => return Err(Fault::Refused(StoreError::Superseded)),
             15 => panic!("a bug"),
             16 => return Ok(work.0.get(1)?.map_or(0, |count| count.value())),
+            17 => drop(self.gate.lock().unwrap()),
             _ => {}
         }
         let count = work.0.get(key)?.map_or(0, |count| count.value()) + 1;
@@ -64,13 +68,17 @@ impl Engine for Counter {
         self.done.clear();
     }
 
-    fn weight(_: &u64) -> Weight {
-        Weight { ops: 1, bytes: 1 }
+    fn weight(key: &u64) -> Weight {
+        Weight { ops: 1, bytes: if *key == 18 { 1 << 20 } else { 0 } }
     }
 }
 
 fn open_schema(backend: Backend, schema: Schema) -> Result<StoreFile, OpenError> {
-    StoreFile::open(backend, schema, CACHE, &SystemEntropy, &mut |transaction| {
+    open_with(backend, schema, CACHE)
+}
+
+fn open_with(backend: Backend, schema: Schema, cache: usize) -> Result<StoreFile, OpenError> {
+    StoreFile::open(backend, schema, cache, &SystemEntropy, &mut |transaction| {
         transaction.open_table(COUNTS)?;
         Ok(())
     })
@@ -245,9 +253,12 @@ fn what_was_answered_survives_a_power_cut_at_any_point() {
 
 #[test]
 fn an_error_undoes_the_request_and_the_next_one_works() {
-    for (at, reading) in (0..40).flat_map(|at| [(at, true), (at, false)]) {
+    // Without a cache redb reads while it tidies up after a commit: an error then hits one that has happened.
+    let cases = (0..60).flat_map(|at| [(at, true, CACHE), (at, true, 0), (at, false, CACHE)]);
+    for (at, reading, cache) in cases {
         let disk = Disk::new(at);
-        let writer = inline(disk.backend());
+        let file = open_with(disk.backend(), SCHEMA, cache).unwrap();
+        let writer = Writer::start(file, Counter::default(), WriterMode::Inline, "test").unwrap();
         let mut counted = 0;
         for round in 0..20 {
             if round == 3 {
@@ -308,7 +319,7 @@ fn a_full_disk_is_waited_out() {
     let disk = Disk::new(3);
     let writer = inline(disk.backend());
     assert_eq!(now(writer.submit(1)), Ok(1));
-    disk.set_faults(Faults { capacity: Some(disk.len()), ..Faults::default() });
+    disk.set_faults(Faults { capacity: Some(2 * disk.len()), ..Faults::default() });
     let full = (100..100_000).find(|key| now(writer.submit(*key)).is_err()).expect("the disk fills");
     assert!(full > 110, "full at once");
     assert!(matches!(now(writer.submit(full)), Err(StoreError::Unavailable(_))));
@@ -320,7 +331,7 @@ fn a_full_disk_is_waited_out() {
 #[test]
 fn a_corrupt_row_costs_only_the_request_that_met_it() {
     let groups = Arc::new(Mutex::new(Vec::new()));
-    let engine = Counter { groups: groups.clone(), done: Vec::new() };
+    let engine = Counter { groups: groups.clone(), ..Counter::default() };
     let writer = Writer::start(open(Backend::Memory).unwrap(), engine, WriterMode::Thread, "test").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
@@ -364,7 +375,7 @@ async fn closing_finishes_what_is_queued() {
     let directory = tempfile::tempdir().unwrap();
     let backend = Backend::File(directory.path().join("store.redb"));
     let groups = Arc::new(Mutex::new(Vec::new()));
-    let engine = Counter { groups: groups.clone(), done: Vec::new() };
+    let engine = Counter { groups: groups.clone(), ..Counter::default() };
     let writer = Writer::start(open(backend.clone()).unwrap(), engine, WriterMode::Thread, "test").unwrap();
     let replies: Vec<_> = (0..1000).map(|_| writer.submit(1)).collect();
     // Nobody waits for these: they are done all the same.
@@ -378,4 +389,32 @@ async fn closing_finishes_what_is_queued() {
     assert!(groups.lock().unwrap().len() < 500, "{} commits for 1,010 requests", groups.lock().unwrap().len());
     let writer = inline(backend);
     assert_eq!((count(&writer, 1), count(&writer, 2)), (Ok(1000), Ok(10)));
+}
+
+#[tokio::test]
+async fn a_long_queue_makes_wait_and_an_endless_one_refuses() {
+    let engine = Counter::default();
+    let gate = engine.gate.clone();
+    let closed = gate.lock().unwrap();
+    let writer = Writer::start(open(Backend::Memory).unwrap(), engine, WriterMode::Thread, "test").unwrap();
+    let has_room = || Box::pin(writer.room()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    let first = writer.submit(17);
+    assert!(has_room());
+    let replies: Vec<_> = (0..255).map(|_| writer.submit(18)).collect();
+    assert!(!has_room(), "the queue never fills");
+    // The first few may be at work already; no more than a group of them.
+    let more: Vec<_> = (0..20).map(|_| writer.submit(18)).collect();
+    let small = writer.submit(1);
+    drop(closed);
+    assert_eq!(first.await, Ok(1));
+    for (at, reply) in (1..).zip(replies) {
+        assert_eq!(reply.await, Ok(at));
+    }
+    let mut refused = 0;
+    for reply in more {
+        refused += u32::from(matches!(reply.await, Err(StoreError::Unavailable(_))));
+    }
+    assert!(refused > 0, "memory would grow without end");
+    assert_eq!(small.await, Ok(1), "what carries nothing is not refused");
+    writer.room().await;
 }

@@ -1,6 +1,6 @@
 //! The embedded engine: one redb file, one writer, group commit.
 //!
-//! [`file`] opens, creates and reopens a file and knows which errors end a process; [`writer`] gathers requests
+//! [`mod@file`] opens, creates and reopens a file and knows which errors end a process; [`writer`] gathers requests
 //! into transactions. Both know nothing of mailboxes and serve the client's store as well; the tables of the
 //! relay are in [`relay`]. redb's types stay inside this module, but for the storage backend that a simulation
 //! passes in.

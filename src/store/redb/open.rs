@@ -97,7 +97,7 @@ pub(super) fn serial(transaction: &ReadTransaction) -> Result<u64, Fault> {
 
 /// Writes the number of this commit.
 pub(super) fn set_serial(transaction: &WriteTransaction, serial: u64) -> Result<(), Fault> {
-    transaction.open_table(META)?.insert(SERIAL, &serial.to_be_bytes()[..])?;
+    transaction.open_table(META)?.insert(SERIAL, serial.to_be_bytes().as_slice())?;
     Ok(())
 }
 
@@ -229,8 +229,8 @@ impl Opening<'_> {
             {
                 let mut meta = transaction.open_table(META)?;
                 meta.insert(KIND, self.schema.kind.as_bytes())?;
-                meta.insert(VERSION, &self.schema.version.to_be_bytes()[..])?;
-                meta.insert(STORE_ID, &id.0[..])?;
+                meta.insert(VERSION, self.schema.version.to_be_bytes().as_slice())?;
+                meta.insert(STORE_ID, id.0.as_slice())?;
             }
             fill(&transaction)?;
             Ok(transaction.commit()?)

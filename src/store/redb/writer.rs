@@ -16,7 +16,7 @@ use super::file::StoreFile;
 use crate::store::{Reply, StoreError};
 
 /// The most one transaction takes: more gives no more throughput, but longer waits for its last request.
-const GROUP_OPS: usize = 8192;
+pub(super) const GROUP_OPS: usize = 8192;
 /// The same in bytes; one request always goes.
 const GROUP_BYTES: usize = 8 << 20;
 
@@ -82,8 +82,8 @@ pub trait Engine: Send + 'static {
     /// The transaction is on the disk (or had nothing to commit): publish what it did. Answers follow.
     fn committed(&mut self);
 
-    /// The transaction is undone: so is everything kept in memory about it.
-    fn aborted(&mut self);
+    /// The transaction is undone: so has to be everything the engine itself keeps in memory about it.
+    fn aborted(&mut self) {}
 
     /// The storage failed: the disk may be full.
     fn failed(&mut self) {}

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use redb::{ReadTransaction, ReadableTable};
+use bytes::Bytes;
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::super::fault::Fault;
+use super::rows::Plain;
 use super::schema::{
-    BY_SENDER, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LaneEntry, MAILBOXES, MESSAGES, MailboxRow,
+    BY_SENDER, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LaneAt, LaneEntry, MAILBOXES, MESSAGES, MailboxRow,
     MessageRow, NUMBERS, Number, PAIRS, PEERS, PeerRow, REST, Row, SESSIONS, Single,
 };
 use crate::delivery::lane::Fate;
+use crate::id::PeerId;
 use crate::protocol::Envelope;
 
 /// Problems that one check tells of.
@@ -28,125 +31,177 @@ pub struct CheckReport {
     pub problems: Vec<String>,
 }
 
-impl CheckReport {
-    fn expect(&mut self, holds: bool, problem: impl FnOnce() -> String) {
-        if !holds && self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(problem());
-        }
-    }
+/// What the rows read so far say that the others have to hold.
+struct Check<'a> {
+    transaction: &'a ReadTransaction,
+    report: CheckReport,
+    counts: BTreeMap<(Number, Number), Count>,
+    /// Messages and bytes.
+    pending: BTreeMap<LaneAt, (u64, u64)>,
+    /// The peers' rows as they should be, but for their keys.
+    peers: BTreeMap<Number, PeerRow>,
+    provisional: u64,
 }
 
 /// Reads everything. Takes memory by mailboxes, senders and lanes, and a read transaction all the while: not
 /// for a busy relay.
 pub(super) fn check(transaction: &ReadTransaction) -> Result<CheckReport, Fault> {
-    let mut report = CheckReport::default();
-    let mut counts = BTreeMap::<(Number, Number), Count>::new();
-    let mut pending = BTreeMap::<(Number, Number, Number, u64), (u64, u64)>::new();
-    let (by_sender, expiry) = (transaction.open_table(BY_SENDER)?, transaction.open_table(EXPIRY)?);
-    let lanes = transaction.open_table(LANES)?;
-    for entry in transaction.open_table(MESSAGES)?.iter()? {
-        let (key, content) = entry?;
-        let (mailbox, seq) = key.value();
-        let (row, bytes) = MessageRow::decode(content.value())?;
-        let envelope =
-            Envelope::parse(bytes::Bytes::copy_from_slice(bytes)).map_err(|e| Fault::corrupt(e.to_string()))?;
-        let (header, bytes) = (envelope.header(), bytes.len() as u64);
-        let count = counts.entry((mailbox, row.sender)).or_default();
-        count.messages += 1;
-        count.bytes += bytes;
-        let name = || format!("message {seq} of mailbox {mailbox}");
-        report
-            .expect(by_sender.get((mailbox, row.sender, seq))?.is_some(), || format!("{}: no sender's index", name()));
-        report.expect(expiry.get((row.expires, mailbox, seq))?.is_some(), || format!("{}: no deadline", name()));
-        let at = (row.submitter, row.sender, mailbox, header.lane.0);
-        let lane = lanes.get(at)?.map(|bytes| LaneEntry::decode(bytes.value())).transpose()?;
-        let is_pending = lane.is_some_and(|lane| lane.row.fate(header.n) == Fate::Pending);
-        report.expect(is_pending, || format!("{}: not pending in its lane", name()));
-        let (messages, all) = pending.entry(at).or_default();
-        (*messages, *all) = (*messages + 1, *all + bytes);
-        report.messages += 1;
-    }
-    let messages = report.messages;
-    report.expect(by_sender.iter()?.count() as u64 == messages, || "the senders' index has more".to_owned());
-    report.expect(expiry.iter()?.count() as u64 == messages, || "there are more deadlines than messages".to_owned());
-
-    let mut uses = BTreeMap::<Number, PeerRow>::new();
-    let mut used = |number: Number, lanes: u64, provisional: u64| {
-        let none = PeerRow { key: crate::id::PeerId::from_bytes([0; 32]), uses: 0, lanes: 0, provisional: 0 };
-        let row = uses.entry(number).or_insert(none);
-        (row.uses, row.lanes, row.provisional) = (row.uses + 1, row.lanes + lanes, row.provisional + provisional);
+    let mut check = Check {
+        transaction,
+        report: CheckReport::default(),
+        counts: BTreeMap::new(),
+        pending: BTreeMap::new(),
+        peers: BTreeMap::new(),
+        provisional: 0,
     };
-    let mut open = BTreeMap::<Number, u32>::new();
-    for entry in transaction.open_table(SESSIONS)?.iter()? {
-        *open.entry(entry?.0.value().0).or_default() += 1;
-    }
-    let mut provisional = 0;
-    for entry in transaction.open_table(MAILBOXES)?.iter()? {
-        let (key, row) = entry?;
-        let (key, row) = (key.value(), MailboxRow::decode(row.value())?);
-        let of = counts.range((key, 0)..=(key, Number::MAX));
-        let (messages, bytes) = of.fold((0, 0), |(m, b), (_, count)| (m + count.messages, b + count.bytes));
-        report.expect((row.messages, row.bytes) == (messages, bytes), || format!("mailbox {key} counts wrong"));
-        report.expect(row.open == open.remove(&key).unwrap_or(0), || format!("mailbox {key}: open sessions"));
-        report.expect(row.mark <= row.last_seq, || format!("mailbox {key}: marked beyond its last message"));
-        used(key, 0, 0);
-        if let Some(causer) = row.caused_by() {
-            report.expect(row.messages > 0, || format!("mailbox {key} is provisional and empty"));
-            used(causer, 0, 1);
-            provisional += 1;
+    check.messages()?;
+    check.mailboxes()?;
+    check.lanes()?;
+    check.peers()?;
+    Ok(check.report)
+}
+
+fn row<K: Plain, R: Row>(table: &impl ReadableTable<K, &'static [u8]>, key: K) -> Result<Option<R>, Fault> {
+    Ok(table.get(key)?.map(|bytes| R::decode(bytes.value())).transpose()?)
+}
+
+impl Check<'_> {
+    fn claim(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds && self.report.problems.len() < MAX_PROBLEMS {
+            self.report.problems.push(problem());
         }
-        report.mailboxes += 1;
     }
-    report.expect(open.is_empty(), || "a session without a mailbox".to_owned());
-    for entry in transaction.open_table(COUNTS)?.iter()? {
-        let (key, count) = entry?;
-        let (key, count) = (key.value(), Count::decode(count.value())?);
-        report.expect(counts.remove(&key) == Some(count), || format!("the count of {key:?} is wrong"));
-    }
-    report.expect(counts.is_empty(), || "messages that nobody counts".to_owned());
 
-    let rest = transaction.open_table(REST)?;
-    let mut pairs = BTreeMap::<_, u32>::new();
-    for entry in lanes.iter()? {
-        let (key, entry) = entry?;
-        let (at, entry) = (key.value(), LaneEntry::decode(entry.value())?);
-        let (submitter, sender, recipient, lane) = at;
-        let held = (entry.row.pending(), entry.row.pending_bytes());
-        report.expect(pending.remove(&at).unwrap_or_default() == held, || format!("lane {at:?} counts wrong"));
-        let resting = rest.get((entry.rest, submitter, sender, recipient, lane))?.is_some();
-        report.expect(resting, || format!("lane {at:?} would stay for ever"));
-        *pairs.entry((submitter, sender, recipient)).or_default() += 1;
-        used(submitter, 1, 0);
-        used(sender, 0, 0);
-        used(recipient, 0, 0);
-        report.lanes += 1;
+    fn uses(&mut self, number: Number, lanes: u64, provisional: u64) {
+        let none = PeerRow { key: PeerId::from_bytes([0; 32]), uses: 0, lanes: 0, provisional: 0 };
+        let row = self.peers.entry(number).or_insert(none);
+        row.uses += 1;
+        row.lanes += lanes;
+        row.provisional += provisional;
     }
-    let lane_rows = report.lanes;
-    report.expect(rest.iter()?.count() as u64 == lane_rows, || "more lanes rest than there are".to_owned());
-    for entry in transaction.open_table(PAIRS)?.iter()? {
-        let (key, count) = entry?;
-        let (key, count) = (key.value(), Single::decode(count.value())?.value);
-        report.expect(pairs.remove(&key) == Some(count), || format!("the lanes of {key:?} are counted wrong"));
-    }
-    report.expect(pairs.is_empty(), || "lanes that nobody counts".to_owned());
 
-    let (numbers, mut peers) = (transaction.open_table(NUMBERS)?, 0);
-    let counters =
-        transaction.open_table(COUNTERS)?.get(())?.map(|bytes| Counters::decode(bytes.value())).transpose()?;
-    let counters = counters.unwrap_or_default();
-    for entry in transaction.open_table(PEERS)?.iter()? {
-        let (number, row) = entry?;
-        let (number, row) = (number.value(), PeerRow::decode(row.value())?);
-        let right = uses.remove(&number).is_some_and(|found| PeerRow { key: row.key, ..found } == row);
-        report.expect(right, || format!("peer {number} is counted wrong: {row:?}"));
-        let back = numbers.get(*row.key.as_bytes())?.map(|bytes| Single::decode(bytes.value())).transpose()?;
-        report
-            .expect(back.is_some_and(|back| back.value == number), || format!("peer {number} is not found by its key"));
-        report.expect(number < counters.next_number, || format!("peer {number} will be given again"));
-        peers += 1;
+    /// Every message is in its sender's index, has its deadline and is pending in its lane.
+    fn messages(&mut self) -> Result<(), Fault> {
+        let lanes = self.transaction.open_table(LANES)?;
+        let (by_sender, expiry) = (self.transaction.open_table(BY_SENDER)?, self.transaction.open_table(EXPIRY)?);
+        for entry in self.transaction.open_table(MESSAGES)?.iter()? {
+            let (key, content) = entry?;
+            let (mailbox, seq) = key.value();
+            let (message, envelope) = MessageRow::decode(content.value())?;
+            let bytes = envelope.len() as u64;
+            let envelope = Envelope::parse(Bytes::copy_from_slice(envelope));
+            let envelope = envelope.map_err(|error| Fault::corrupt(error.to_string()))?;
+            let header = envelope.header();
+            let at = (message.submitter, message.sender, mailbox, header.lane.0);
+            let lane: Option<LaneEntry> = row(&lanes, at)?;
+            let pending = lane.is_some_and(|lane| lane.row.fate(header.n) == Fate::Pending);
+            let indexed = by_sender.get((mailbox, message.sender, seq))?.is_some();
+            let dated = expiry.get((message.expires, mailbox, seq))?.is_some();
+            self.claim(pending, || format!("message {seq} of mailbox {mailbox} is not pending in its lane"));
+            self.claim(indexed, || format!("message {seq} of mailbox {mailbox} is not in its sender's index"));
+            self.claim(dated, || format!("message {seq} of mailbox {mailbox} has no deadline"));
+            let count = self.counts.entry((mailbox, message.sender)).or_default();
+            count.messages += 1;
+            count.bytes += bytes;
+            let held = self.pending.entry(at).or_default();
+            held.0 += 1;
+            held.1 += bytes;
+            self.report.messages += 1;
+        }
+        let all = self.report.messages;
+        self.claim(by_sender.len()? == all, || "the senders' index names messages that are gone".to_owned());
+        self.claim(expiry.len()? == all, || "there are deadlines of messages that are gone".to_owned());
+        Ok(())
     }
-    report.expect(uses.is_empty(), || "numbers without a peer".to_owned());
-    report.expect(numbers.iter()?.count() == peers, || "more keys than peers".to_owned());
-    report.expect(counters.provisional == provisional, || "provisional mailboxes are counted wrong".to_owned());
-    Ok(report)
+
+    /// Every mailbox counts what is in it, and its open sessions.
+    fn mailboxes(&mut self) -> Result<(), Fault> {
+        let mut open = BTreeMap::<Number, u32>::new();
+        for entry in self.transaction.open_table(SESSIONS)?.iter()? {
+            *open.entry(entry?.0.value().0).or_default() += 1;
+        }
+        for entry in self.transaction.open_table(MAILBOXES)?.iter()? {
+            let (key, row) = entry?;
+            let (key, row) = (key.value(), MailboxRow::decode(row.value())?);
+            let of = self.counts.range((key, 0)..=(key, Number::MAX));
+            let held = of.fold((0, 0), |sum, (_, count)| (sum.0 + count.messages, sum.1 + count.bytes));
+            self.claim((row.messages, row.bytes) == held, || format!("mailbox {key} holds {held:?} and says {row:?}"));
+            let sessions = open.remove(&key).unwrap_or(0);
+            self.claim(row.open == sessions, || format!("mailbox {key} has {sessions} open sessions and says {row:?}"));
+            self.claim(row.mark <= row.last_seq, || format!("mailbox {key} is marked beyond its last message"));
+            self.uses(key, 0, 0);
+            if let Some(causer) = row.caused_by() {
+                self.claim(row.messages > 0, || format!("mailbox {key} is provisional and empty"));
+                self.uses(causer, 0, 1);
+                self.provisional += 1;
+            }
+            self.report.mailboxes += 1;
+        }
+        self.claim(open.is_empty(), || "a session is open without a mailbox".to_owned());
+        for entry in self.transaction.open_table(COUNTS)?.iter()? {
+            let (key, count) = entry?;
+            let (key, count) = (key.value(), Count::decode(count.value())?);
+            let right = self.counts.remove(&key) == Some(count);
+            self.claim(right, || format!("what waits in mailbox {} from {} is counted wrong", key.0, key.1));
+        }
+        let uncounted = self.counts.len();
+        self.claim(uncounted == 0, || format!("messages of {uncounted} pairs are not counted"));
+        Ok(())
+    }
+
+    /// Every lane counts what is pending, and will be looked at one day.
+    fn lanes(&mut self) -> Result<(), Fault> {
+        let rest = self.transaction.open_table(REST)?;
+        let mut pairs = BTreeMap::<_, u32>::new();
+        for entry in self.transaction.open_table(LANES)?.iter()? {
+            let (key, entry) = entry?;
+            let (at, entry) = (key.value(), LaneEntry::decode(entry.value())?);
+            let (submitter, sender, recipient, lane) = at;
+            let (says, held) = ((entry.row.pending(), entry.row.pending_bytes()), self.pending.remove(&at));
+            let right = says == held.unwrap_or_default();
+            self.claim(right, || format!("lane {at:?} says {says:?} are pending, of which are there {held:?}"));
+            let resting = rest.get((entry.rest, submitter, sender, recipient, lane))?.is_some();
+            self.claim(resting, || format!("lane {at:?} would stay for ever"));
+            *pairs.entry((submitter, sender, recipient)).or_default() += 1;
+            self.uses(submitter, 1, 0);
+            self.uses(sender, 0, 0);
+            self.uses(recipient, 0, 0);
+            self.report.lanes += 1;
+        }
+        let all = self.report.lanes;
+        self.claim(rest.len()? == all, || "lanes that are gone would be looked at".to_owned());
+        for entry in self.transaction.open_table(PAIRS)?.iter()? {
+            let (key, count) = entry?;
+            let (key, count) = (key.value(), Single::decode(count.value())?.value);
+            let right = pairs.remove(&key) == Some(count);
+            self.claim(right, || format!("the lanes of {key:?} are counted wrong"));
+        }
+        self.claim(pairs.is_empty(), || "there are lanes that are not counted".to_owned());
+        Ok(())
+    }
+
+    /// Every peer is found by its key, and has as many uses as rows speak of it.
+    fn peers(&mut self) -> Result<(), Fault> {
+        let numbers = self.transaction.open_table(NUMBERS)?;
+        let counters: Counters = row(&self.transaction.open_table(COUNTERS)?, ())?.unwrap_or_default();
+        let peers = self.transaction.open_table(PEERS)?;
+        for entry in peers.iter()? {
+            let (number, peer) = entry?;
+            let (number, peer) = (number.value(), PeerRow::decode(peer.value())?);
+            let found = self.peers.remove(&number).map(|found| PeerRow { key: peer.key, ..found });
+            self.claim(found == Some(peer), || format!("peer {number} is {peer:?} and should be {found:?}"));
+            let back: Option<Single> = row(&numbers, *peer.key.as_bytes())?;
+            let right = back.is_some_and(|back| back.value == number);
+            self.claim(right, || format!("peer {number} is not found by its key"));
+            self.claim(number < counters.next_number, || format!("number {number} would be given twice"));
+        }
+        let unknown = self.peers.len();
+        self.claim(unknown == 0, || format!("{unknown} numbers are used that no peer has"));
+        self.claim(numbers.len()? == peers.len()?, || "there are keys of peers that are gone".to_owned());
+        let provisional = self.provisional;
+        self.claim(counters.provisional == provisional, || {
+            format!("{provisional} mailboxes are provisional and {} are counted", counters.provisional)
+        });
+        Ok(())
+    }
 }

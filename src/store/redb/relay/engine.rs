@@ -8,7 +8,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::super::fault::Fault;
 use super::super::file::StoreFile;
-use super::super::writer::{Engine, Weight};
+use super::super::writer::{Engine, GROUP_OPS, Weight};
 use super::append::FAILED_RETRY;
 use super::fences::Fences;
 use super::read::mailbox_status;
@@ -59,7 +59,7 @@ pub(super) struct RelayEngine {
     /// Until then no message is accepted: writing failed a moment ago.
     pub(super) failed_until: Option<Moment>,
     pub(super) fences: Fences,
-    /// What the transaction at work will have changed in memory.
+    // What the transaction at work will have changed in memory; an undone one's is overwritten by the next.
     pub(super) began: BTreeMap<(PeerId, u64), u64>,
     pub(super) ended: Vec<((PeerId, u64), u64)>,
     pub(super) news: Vec<Arc<Stored>>,
@@ -109,12 +109,6 @@ impl Engine for RelayEngine {
         }
     }
 
-    fn aborted(&mut self) {
-        self.began.clear();
-        self.ended.clear();
-        self.news.clear();
-    }
-
     fn failed(&mut self) {
         self.failed_until = Some(self.clock.now() + FAILED_RETRY);
     }
@@ -128,7 +122,7 @@ impl Engine for RelayEngine {
                 };
                 Weight { ops: batch.len().max(1), bytes: batch.iter().map(message).sum() }
             }
-            Request::Expire(limit) => Weight { ops: (*limit).max(1), bytes: 0 },
+            Request::Expire(limit) => Weight { ops: (*limit).clamp(1, GROUP_OPS), bytes: 0 },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The relay's store on redb: mailboxes, lane rows, and the sessions that are open.
 //!
-//! [`RelayStore`](crate::store::RelayStore) says what it promises. Here is only how it is put together: the
+//! [`RelayStore`] says what it promises. Here is only how it is put together: the
 //! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
 
 mod append;
@@ -16,6 +16,8 @@ mod rows;
 mod schema;
 mod settle;
 mod space;
+#[cfg(test)]
+mod speed_tests;
 mod work;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,271 @@
+//! Printing: words for people or JSON objects for programs on standard output, everything else on standard
+//! error. The JSON here is a contract; the words are not.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use posthouse::client::Incoming;
+use posthouse::protocol::{Outcome, Status};
+use posthouse::{id::MessageId, id::RelayId};
+use serde::Serialize;
+
+use crate::fault::Fault;
+
+/// How often a progress bar is drawn anew at least.
+const BAR_TICK: Duration = Duration::from_millis(200);
+
+/// One line of `--json`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Report {
+    Id {
+        peer: String,
+        address: Option<String>,
+    },
+    Status {
+        total: u64,
+        bytes: u64,
+        by_sender: Vec<Sender>,
+        oldest: Option<u64>,
+        newest: Option<u64>,
+        /// There are more senders than are listed.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
+    },
+    Queued {
+        id: String,
+        to: String,
+        n: u64,
+    },
+    Accepted {
+        id: String,
+        durability: &'static str,
+        duplicate: bool,
+    },
+    Delivered {
+        id: String,
+    },
+    Expired {
+        id: String,
+        relay: String,
+        maybe_taken: bool,
+    },
+    Rejected {
+        id: String,
+        reason: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        relay: String,
+        maybe_taken: bool,
+    },
+    Message {
+        id: String,
+        from: String,
+        n: u64,
+        seq: u64,
+        backlog: bool,
+        sent_at: u64,
+        #[serde(flatten)]
+        body: Body,
+    },
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Sender {
+    peer: String,
+    count: u64,
+    bytes: u64,
+}
+
+/// What a message says: a text, or bytes that are none.
+#[derive(Debug, Serialize)]
+pub(crate) enum Body {
+    #[serde(rename = "body")]
+    Text(String),
+    #[serde(rename = "body_base64")]
+    Bytes(String),
+}
+
+impl Body {
+    fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes(data_encoding::BASE64.encode(bytes)),
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn status(status: &Status) -> Self {
+        let sender = |count: &posthouse::protocol::SenderCount| Sender {
+            peer: count.sender.to_string(),
+            count: count.messages,
+            bytes: count.bytes,
+        };
+        Self::Status {
+            total: status.messages,
+            bytes: status.bytes,
+            by_sender: status.senders.iter().map(sender).collect(),
+            oldest: status.oldest_ms,
+            newest: status.newest_ms,
+            more: status.more,
+        }
+    }
+
+    pub(crate) fn message(message: &Incoming) -> Self {
+        Self::Message {
+            id: message.id.to_string(),
+            from: message.from.to_string(),
+            n: message.n,
+            seq: message.seq,
+            backlog: message.backlog,
+            sent_at: message.sent_at.0,
+            body: Body::new(&message.body),
+        }
+    }
+
+    pub(crate) fn outcome(id: MessageId, outcome: &Outcome, relay: RelayId) -> Self {
+        let (id, relay) = (id.to_string(), relay.to_string());
+        match outcome {
+            Outcome::Delivered => Self::Delivered { id },
+            Outcome::Expired { maybe_taken } => Self::Expired { id, relay, maybe_taken: *maybe_taken },
+            Outcome::Rejected { reason, text, maybe_taken } => {
+                Self::Rejected { id, reason: reason.name(), text: text.clone(), relay, maybe_taken: *maybe_taken }
+            }
+        }
+    }
+}
+
+/// Where a command prints.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+    bar: ProgressBar,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, bar: ProgressBar::hidden() }
+    }
+
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Tells what happened and sends it off at once: the report to a program, the words, if any, to a person.
+    pub(crate) fn tell(&self, report: &Report, human: Option<String>) -> Result<(), Fault> {
+        let line = match (self.json, human) {
+            (true, _) => serde_json::to_string(report).map_err(|error| Fault::Failed(error.into()))?,
+            (false, Some(words)) => words,
+            (false, None) => return Ok(()),
+        };
+        self.bar.suspend(|| line_out(&line))
+    }
+
+    /// Says something to a person alone.
+    pub(crate) fn say(&self, words: &str) -> Result<(), Fault> {
+        if self.json { Ok(()) } else { self.bar.suspend(|| line_out(words)) }
+    }
+
+    /// Says something on standard error.
+    pub(crate) fn note(&self, words: &str) {
+        // With nobody to read it there is nobody to tell.
+        self.bar.suspend(|| writeln!(io::stderr(), "{words}")).ok();
+    }
+
+    /// Shows from now on how many of how many are done, to a person at a terminal; `what` says of what.
+    pub(crate) fn start_bar(&mut self, total: u64, what: &'static str) {
+        if self.json || !io::stderr().is_terminal() {
+            return;
+        }
+        let template = format!("{{bar:30}} {{human_pos}} of {{human_len}} {what} {{msg}} ({{elapsed}})");
+        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar = ProgressBar::new(total).with_style(style);
+        self.bar.enable_steady_tick(BAR_TICK);
+    }
+
+    /// How far it is; `more` is what else to say.
+    pub(crate) fn move_bar(&self, done: u64, total: u64, more: impl FnOnce() -> String) {
+        if !self.bar.is_hidden() {
+            self.bar.set_length(total);
+            self.bar.set_position(done);
+            self.bar.set_message(more());
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn end_bar(&mut self) {
+        self.bar.finish_and_clear();
+        self.bar = ProgressBar::hidden();
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn line_out(text: &str) -> Result<(), Fault> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Fault::Unread,
+        _ => Fault::Failed(anyhow::Error::new(error).context("cannot write to standard output")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posthouse::id::PeerId;
+    use posthouse::protocol::{RejectReason, SenderCount};
+
+    fn json(report: &Report) -> String {
+        serde_json::to_string(report).unwrap()
+    }
+
+    #[test]
+    fn outcomes_are_the_events_of_the_contract() {
+        let id = MessageId::new(1_700_000_000_000, &[0xff; 10]);
+        let relay = RelayId::from_bytes([0; 32]);
+        let a = "a".repeat(52);
+        let told = |outcome| json(&Report::outcome(id, &outcome, relay));
+        assert_eq!(told(Outcome::Delivered), format!(r#"{{"event":"delivered","id":"{id}"}}"#));
+        assert_eq!(
+            told(Outcome::Expired { maybe_taken: true }),
+            format!(r#"{{"event":"expired","id":"{id}","relay":"{a}","maybe_taken":true}}"#)
+        );
+        let rejected = |text| Outcome::Rejected { reason: RejectReason::Refused, text, maybe_taken: false };
+        assert_eq!(
+            told(rejected(None)),
+            format!(r#"{{"event":"rejected","id":"{id}","reason":"refused","relay":"{a}","maybe_taken":false}}"#)
+        );
+        assert!(told(rejected(Some("no \"thanks\"".into()))).contains(r#""text":"no \"thanks\"""#));
+    }
+
+    #[test]
+    fn an_empty_mailbox_has_no_oldest_message() {
+        let status = Status::default();
+        let expected = r#"{"event":"status","total":0,"bytes":0,"by_sender":[],"oldest":null,"newest":null}"#;
+        assert_eq!(json(&Report::status(&status)), expected);
+    }
+
+    #[test]
+    fn a_status_names_its_senders_and_says_if_that_is_not_all() {
+        let senders = vec![SenderCount { sender: PeerId::from_bytes([0; 32]), messages: 2, bytes: 9 }];
+        let status = Status { messages: 3, bytes: 12, oldest_ms: Some(5), newest_ms: Some(6), senders, more: true };
+        let expected = format!(
+            r#"{{"event":"status","total":3,"bytes":12,"by_sender":[{{"peer":"{}","count":2,"bytes":9}}],"oldest":5,"newest":6,"more":true}}"#,
+            "a".repeat(52)
+        );
+        assert_eq!(json(&Report::status(&status)), expected);
+    }
+
+    #[test]
+    fn a_body_is_a_text_or_base64() {
+        assert_eq!(serde_json::to_string(&Body::new("zwei\n".as_bytes())).unwrap(), r#"{"body":"zwei\n"}"#);
+        assert_eq!(serde_json::to_string(&Body::new(&[0xff, 0])).unwrap(), r#"{"body_base64":"/wA="}"#);
+    }
+}

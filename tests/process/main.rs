@@ -1,0 +1,9 @@
+//! Real processes on real files: the relay's binary and the example peer, killed with kill -9 and started again.
+//!
+//! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set).
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+mod program;
+mod use_by_scripts;
+mod walk;

@@ -1,0 +1,189 @@
+//! Starts, reads and kills the two programs.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up: far more than it needs on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The example peer. `cargo test --test process` alone does not build examples, so it is built here.
+static PEER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--example", "peer"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success(), "the example peer builds");
+    Path::new(env!("CARGO_BIN_EXE_posthouse")).parent().unwrap().join("examples/peer")
+});
+
+/// A running program whose standard output is one JSON object a line.
+pub struct Program {
+    child: Child,
+    events: Receiver<Value>,
+    pub errors: Arc<Mutex<String>>,
+}
+
+impl Program {
+    fn start(mut command: Command, input: Option<Vec<u8>>) -> Self {
+        let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+            // The program may be killed before it has read all of it.
+            thread::spawn(move || stdin.write_all(&input).ok());
+        }
+        let (sender, events) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                // A line may be cut by a kill; then it was not printed.
+                if let Ok(event) = serde_json::from_str(&line)
+                    && sender.send(event).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        let errors = Arc::new(Mutex::new(String::new()));
+        let (kept, stderr) = (errors.clone(), BufReader::new(child.stderr.take().unwrap()));
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                kept.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        Self { child, events, errors }
+    }
+
+    /// The next event; `None` once the program has ended and all of its events are read.
+    pub fn next(&self) -> Option<Value> {
+        match self.events.recv_timeout(PATIENCE) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no event in time; stderr: {}", self.errors.lock().unwrap()),
+        }
+    }
+
+    /// An event that has come already.
+    pub fn try_next(&self) -> Option<Value> {
+        self.events.try_recv().ok()
+    }
+
+    /// Reads events until one of this name.
+    pub fn expect(&self, name: &str) -> Value {
+        loop {
+            let event = self.next().unwrap_or_else(|| panic!("no {name}; stderr: {}", self.errors.lock().unwrap()));
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    /// kill -9. The events printed before it can still be read.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not end; stderr: {}", self.errors.lock().unwrap());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A relay that always has the same place, key and store.
+pub struct Relay {
+    directory: PathBuf,
+    port: u16,
+    program: Option<Program>,
+    pub address: String,
+}
+
+impl Relay {
+    pub fn start(directory: &Path) -> Self {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut relay = Self { directory: directory.to_owned(), port, program: None, address: String::new() };
+        relay.start_again();
+        relay
+    }
+
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_posthouse"));
+        command.args(["run", "--json", "--admin", "127.0.0.1:0", "--log", "warn", "--listen"]);
+        command.arg(format!("127.0.0.1:{}", self.port));
+        command.arg("--data").arg(self.directory.join("data")).arg("--certs").arg(self.directory.join("certs"));
+        let program = Program::start(command, None);
+        let ready = program.expect("ready");
+        self.address = ready["address"].as_str().unwrap().to_owned();
+        self.program = Some(program);
+    }
+
+    pub fn kill(&mut self) {
+        self.program.as_mut().unwrap().kill();
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+}
+
+/// The example peer with this directory.
+pub struct Peer {
+    pub directory: PathBuf,
+    relay: String,
+}
+
+impl Peer {
+    pub fn new(directory: PathBuf, relay: &Relay) -> Self {
+        Self { directory, relay: relay.address.clone() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&*PEER);
+        command.arg("--json").arg("--data").arg(&self.directory).args(["--relay", &self.relay]).args(arguments);
+        command
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Program {
+        Program::start(self.command(arguments), None)
+    }
+
+    pub fn start_with_input(&self, arguments: &[&str], input: Vec<u8>) -> Program {
+        Program::start(self.command(arguments), Some(input))
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Its address, for others to send to.
+    pub fn address(&self) -> String {
+        let output = self.run(&["id"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let event: Value = serde_json::from_slice(&output.stdout).unwrap();
+        event["address"].as_str().unwrap().to_owned()
+    }
+}
