@@ -36,7 +36,12 @@ async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiv
     while let Some(frame) = receiver.next().await? {
         match frame {
             Frame::StatusR(ask) => sender.send(&status(session, &ask).await?.into()).await?,
-            Frame::PageR(ask) => sender.send(&page(session, ask).await?.into()).await?,
+            Frame::PageR(ask) => {
+                // The place is kept until QUIC has taken the page. It is never closed.
+                let _place = session.pages.acquire().await;
+                sender.send(&page(session, ask).await?.into()).await?;
+                sender.flush().await?;
+            }
             Frame::NopN(_) => {}
             other => return Err(unexpected(other.frame_type(), "on a sync stream")),
         }
