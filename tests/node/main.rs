@@ -19,7 +19,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
-    dead_code,
     reason = "a test may fail, and measures real time"
 )]
 
@@ -27,6 +26,7 @@ mod first;
 mod foreign;
 mod greeting;
 mod lost;
+mod memory;
 mod offline;
 mod outcome;
 mod quota;

@@ -13,6 +13,7 @@ use posthouse::identity::Identity;
 use posthouse::random::SystemEntropy;
 use posthouse::relay::{Relay, RelayLimits, RelayOptions};
 use posthouse::store::redb::Backend;
+use posthouse::store::redb::file::DEFAULT_CACHE_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
 use posthouse::store::{RelayStore as _, StoreLimits};
 use posthouse::time::SystemClock;
@@ -33,6 +34,8 @@ pub(crate) struct TestRelay {
     at: SocketAddr,
     pub(crate) limits: RelayLimits,
     pub(crate) store_limits: StoreLimits,
+    /// Memory for pages of the store.
+    pub(crate) cache_bytes: usize,
     running: Option<Running>,
 }
 
@@ -59,6 +62,7 @@ impl TestRelay {
             at: "127.0.0.1:0".parse().unwrap(),
             limits: RelayLimits::default(),
             store_limits: StoreLimits::default(),
+            cache_bytes: DEFAULT_CACHE_BYTES,
             running: None,
         }
     }
@@ -81,6 +85,7 @@ impl TestRelay {
         };
         let mut options = OpenOptions::new(backend, clock.clone(), entropy.clone());
         options.limits = self.store_limits.clone();
+        options.cache_bytes = self.cache_bytes;
         let store = Arc::new(RedbRelayStore::open(options).unwrap());
         let started = Instant::now();
         let relay = loop {
