@@ -9,7 +9,7 @@ use super::session::{End, Session, unexpected};
 use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
 use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};
 use crate::store::{Done, Op, Query};
-use crate::transport::{FrameReceiver, FrameSender};
+use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Serves every sync stream that the client opens. The transport bounds how many there are.
 pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
@@ -17,10 +17,11 @@ pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
     loop {
         tokio::select! {
             biased;
-            Some(end) = streams.next(), if !streams.is_empty() => {
-                let end: Result<(), End> = end;
-                end?;
-            }
+            Some(end) = streams.next(), if !streams.is_empty() => match end {
+                // A client may break a stream off: it wants the page no more. What it took stays taken.
+                Ok(()) | Err(End::Transport(TransportError::StreamReset(_) | TransportError::StreamStopped(_))) => {}
+                Err(end) => return Err(end),
+            },
             accepted = session.connection.accept() => {
                 let (kind, sender, receiver) = accepted?;
                 if kind != StreamKind::Sync {
