@@ -7,6 +7,7 @@ use posthouse::client::{Client, Outgoing};
 use posthouse::protocol::{Frame, Outcome, RejectReason};
 
 use crate::support::client::{Log, Taker, accepted, client, client_in, draft, outcomes, send, short_lived};
+use crate::support::proxy::Proxy;
 use crate::support::raw::{Session, hello, reader};
 use crate::support::relay::TestRelay;
 use crate::support::{until, within};
@@ -47,7 +48,8 @@ async fn in_closed_mode_an_unknown_peer_is_refused_by_name() {
 #[tokio::test]
 async fn a_thousand_messages_in_a_row_to_an_unknown_peer_all_get_their_outcome_soon() {
     let relay = TestRelay::in_memory().with(|_, store| store.open = false).started();
-    let alice = client(1, &relay.home());
+    let proxy = Proxy::before(&relay, &[1]);
+    let alice = client(1, &proxy.home());
     let told = Log::of(&alice).await;
     let started = Instant::now();
     let drafts = (0..1000).map(|number| draft(&relay.home(), 2, number.to_string())).collect();
@@ -56,6 +58,8 @@ async fn a_thousand_messages_in_a_row_to_an_unknown_peer_all_get_their_outcome_s
     println!("1,000 messages to an unknown peer: all outcomes after {:?}", started.elapsed());
     assert!(started.elapsed() < 10 * SECOND);
     assert_eq!((told.connections(), told.farewells()), (1, Vec::new()));
+    let offers = proxy.count(|frame| matches!(frame, Frame::MsgR(_)));
+    assert!(offers <= 1100, "{offers} offers: those on their way together are answered together");
     until("all events", || told.outcomes().len() >= 1000).await;
     assert_eq!(told.outcomes().len(), 1000);
 }

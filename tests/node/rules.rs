@@ -7,6 +7,8 @@ use posthouse::protocol::{
     StreamKind, Taken,
 };
 
+use quinn::VarInt;
+
 use crate::support::bystander::Bystanders;
 use crate::support::raw::{Session, Stream, hello, message};
 use crate::support::relay::TestRelay;
@@ -203,12 +205,28 @@ async fn sixteen_streams_are_served_and_the_next_one_waits_until_some_have_ended
 async fn a_sync_stream_that_is_broken_off_is_its_own_affair() {
     let (relay, bystanders) = scene().await;
     let mut session = Session::open(relay.at(), 1, hello()).await;
-    let mut sync = session.speaker.open(StreamKind::Sync).await;
-    sync.say(StatusR { request: 0, sender: None }).await;
-    assert!(matches!(sync.hear().await, Some(Frame::StatusA(_))));
-    sync.send.finish().unwrap();
-    assert_eq!(sync.hear().await, None);
-    session.submit.say(message(0, 1, 1, 7, 1, b"still open")).await;
+    session.submit.say(message(0, 1, 1, 7, 1, &[7; 100_000])).await;
+    assert!(matches!(session.submit.hear().await, Some(Frame::MsgA(_))));
+    for how in 0..4 {
+        let mut sync = session.speaker.open(StreamKind::Sync).await;
+        sync.say(StatusR { request: 0, sender: None }).await;
+        assert!(matches!(sync.hear().await, Some(Frame::StatusA(_))));
+        let code = VarInt::from_u32(7);
+        match how {
+            0 => sync.send.finish().unwrap(),
+            1 => sync.send.reset(code).unwrap(),
+            // In the middle of a page.
+            2 => {
+                sync.say(PageR { max_bytes: 1 << 20, ..page() }).await;
+                sync.receive.stop(code).unwrap();
+            }
+            _ => drop(sync),
+        }
+        let mut other = session.speaker.open(StreamKind::Sync).await;
+        other.say(StatusR { request: 0, sender: None }).await;
+        assert!(matches!(other.hear().await, Some(Frame::StatusA(_))), "way {how}");
+    }
+    session.submit.say(message(1, 1, 1, 7, 2, b"still open")).await;
     assert!(matches!(session.submit.hear().await, Some(Frame::MsgA(_))));
     bystanders.assert_unharmed().await;
 }

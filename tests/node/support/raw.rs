@@ -106,7 +106,10 @@ impl Speaker {
         };
         tls.alpn_protocols = vec![b"posthouse/1".to_vec()];
         let mut transport = quinn::TransportConfig::default();
-        transport.stream_receive_window(VarInt::from_u32(window)).receive_window(VarInt::from_u32(window));
+        transport
+            .stream_receive_window(VarInt::from_u32(window))
+            .receive_window(VarInt::from_u32(window))
+            .keep_alive_interval(Some(Duration::from_secs(5)));
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         config.transport_config(Arc::new(transport));
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
