@@ -43,11 +43,17 @@ const FORGET_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// How long a store that cannot be read is left alone.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
-/// An attempt to connect that has lasted so long is begun anew when the relay says that it is there.
-const OLD_ATTEMPT: Duration = Duration::from_millis(500);
-
 /// Frames taken in one turn.
 const TURN_FRAMES: usize = 1024;
+
+/// How long a relay that is said to be started anew may say nothing before its connection counts as lost, at
+/// least; three round trips if those are longer. A lost connection that is full of unacknowledged data sends
+/// nothing that a restarted relay could answer until its next probe, and that may be many seconds off.
+const DOUBT: Duration = Duration::from_millis(500);
+
+/// An attempt to connect that lasts so long has to begin anew once the relay says that it is back: its next
+/// packet may be two seconds off.
+const STALE_ATTEMPT: Duration = Duration::from_secs(1);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Box<Link>, LinkError>> + Send>>;
 
@@ -61,9 +67,18 @@ enum State {
     Up {
         link: Box<Link>,
         since: Moment,
+        doubt: Option<Doubt>,
     },
     /// For good.
     Stopped,
+}
+
+/// The relay is said to be started anew; the connection is lost if nothing more comes on it.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    until: Moment,
+    /// Datagrams that had come.
+    received: u64,
 }
 
 /// What happened to the connection.
@@ -116,7 +131,12 @@ impl Driver {
             {
                 break None;
             }
-            let timeout = self.next_timeout(closing.as_ref().map(|(until, _)| *until), forget_at);
+            if state.is_lost(now) {
+                state = self.lost(&state, &LinkError::Restarted, &mut backoff);
+                continue;
+            }
+            let until = closing.as_ref().map(|(until, _)| *until).into_iter().chain(state.doubted_until()).min();
+            let timeout = self.next_timeout(until, forget_at);
             let clock = self.clock.clone();
             let room = self.events.has_room();
             tokio::select! {
@@ -161,8 +181,8 @@ impl Driver {
         let (push, credit) = self.receiving.hello();
         let hello = link::hello(push, credit, self.ack_timeout);
         let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
-        let attempt = async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) };
-        State::Connecting { attempt: Box::pin(attempt), since: self.clock.now() }
+        let attempt = Box::pin(async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) });
+        State::Connecting { attempt, since: self.clock.now() }
     }
 
     /// Does all that can be done now. The stream to wait for, if one has no room.
@@ -250,7 +270,7 @@ impl Driver {
                 let status = link.hello.status.clone();
                 self.connection.send_replace(Connection::Open { status: status.clone() });
                 self.events.tell(Event::Connected { status });
-                *state = State::Up { link, since: self.clock.now() };
+                *state = State::Up { link, since: self.clock.now(), doubt: None };
             }
             News::Lost(error) => return Err(error.into()),
             News::Frame(stream, frame) => {
@@ -278,7 +298,7 @@ impl Driver {
     /// The session is over, or did not begin.
     fn lost(&mut self, state: &State, error: &LinkError, backoff: &mut Backoff) -> State {
         let now = self.clock.now();
-        if let State::Up { link, since } = state {
+        if let State::Up { link, since, .. } = state {
             if now - *since >= GOOD_SESSION {
                 backoff.reset();
             }
@@ -302,7 +322,7 @@ impl Driver {
             self.events.tell(Event::Stopped { reason });
             return State::Stopped;
         }
-        if matches!(error, LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
+        if matches!(error, LinkError::Restarted | LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
             // It was restarted, so it is there.
             backoff.reset();
         }
@@ -315,17 +335,27 @@ impl Driver {
 
     /// The relay says that it was started anew. Anybody could say so, so it only makes us look.
     fn woken(&self, state: &mut State, backoff: &mut Backoff) {
+        let now = self.clock.now();
         match state {
-            State::Up { link, .. } => {
+            State::Up { link, doubt, .. } => {
                 // On a lost connection the answer is a reset, and that ends it. A full stream is busy enough.
                 drop(link.submit.try_send(&NopN {}.into()));
+                doubt.get_or_insert(Doubt {
+                    until: now + DOUBT.max(3 * link.connection.rtt()),
+                    received: link.connection.datagrams_received(),
+                });
             }
             State::Waiting(until) => {
                 backoff.reset();
-                *until = (*until).min(self.clock.now() + backoff.next_wait(self.entropy.word()));
+                *until = (*until).min(now + backoff.next_wait(self.entropy.word()));
             }
-            State::Connecting { since, .. } if self.clock.now() - *since >= OLD_ATTEMPT => *state = self.connect(),
-            State::Connecting { .. } | State::Stopped => {}
+            State::Connecting { since, .. } => {
+                backoff.reset();
+                if now - *since >= STALE_ATTEMPT {
+                    *state = self.connect();
+                }
+            }
+            State::Stopped => {}
         }
     }
 
@@ -387,6 +417,23 @@ impl Driver {
 }
 
 impl State {
+    /// When a connection in doubt counts as lost.
+    fn doubted_until(&self) -> Option<Moment> {
+        match self {
+            Self::Up { doubt: Some(doubt), .. } => Some(doubt.until),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing came on a connection in doubt for too long.
+    fn is_lost(&mut self, now: Moment) -> bool {
+        let Self::Up { link, doubt, .. } = self else { return false };
+        match doubt.take_if(|doubt| doubt.until <= now) {
+            Some(over) => link.connection.datagrams_received() == over.received,
+            None => false,
+        }
+    }
+
     /// Cancel-safe: news is either returned or still waits.
     async fn next(&mut self, clock: &dyn crate::time::Clock) -> News {
         match self {

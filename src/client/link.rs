@@ -37,6 +37,9 @@ pub(super) enum LinkError {
     /// The relay answers nothing any more.
     #[error("the relay does not answer")]
     Silent,
+    /// The relay says that it was started anew, and nothing more comes on the connection.
+    #[error("the relay was restarted")]
+    Restarted,
     /// The relay did not answer HELLO.
     #[error("the relay does not answer HELLO")]
     Hello,

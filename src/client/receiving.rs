@@ -92,7 +92,9 @@ pub(super) struct Receiving {
     options: ReadingOptions,
     inbox: Inbox,
     hands: HashMap<Place, Hand>,
+    /// What to hand out: what is new comes before the backlog, where that is not read in order.
     ready: VecDeque<Place>,
+    fresh: VecDeque<Place>,
     to_application: Option<mpsc::Sender<Incoming>>,
     answers: mpsc::UnboundedSender<Answered>,
     /// The store behind this session, which all that follows belongs to.
@@ -129,6 +131,7 @@ impl Receiving {
             inbox,
             hands: HashMap::new(),
             ready: VecDeque::new(),
+            fresh: VecDeque::new(),
             to_application: Some(to_application),
             answers,
             store: None,
@@ -280,7 +283,10 @@ impl Receiving {
             Judgement::New => {
                 let seq = message.seq;
                 self.hands.insert(place, Hand { store, seq, backlog, envelope: Some(envelope), answer: None });
-                self.ready.push_back(place);
+                match (self.options.reading, backlog) {
+                    (Reading::RecentFirst, false) => self.fresh.push_back(place),
+                    _ => self.ready.push_back(place),
+                }
             }
             answered => self.owe(store, message.seq, answered.refusal(message.seq)),
         }
@@ -289,20 +295,21 @@ impl Receiving {
 
     /// Whether a message can be handed to the application: then waits until it takes one. Cancel-safe.
     pub(super) async fn hand_out(&mut self) {
-        let (Some(sender), false) = (&self.to_application, self.ready.is_empty()) else {
+        let nothing = self.ready.is_empty() && self.fresh.is_empty();
+        let (Some(sender), false) = (&self.to_application, nothing) else {
             return std::future::pending().await;
         };
         let Ok(permit) = sender.reserve().await else {
             self.to_application = None;
             return;
         };
-        permit.send(match next_incoming(&mut self.ready, &self.hands, &self.answers) {
+        permit.send(match next_incoming((&mut self.fresh, &mut self.ready), &self.hands, &self.answers) {
             Some(incoming) => incoming,
             None => return,
         });
         // As many more as there is room for, without waiting.
         while let Ok(permit) = sender.try_reserve() {
-            match next_incoming(&mut self.ready, &self.hands, &self.answers) {
+            match next_incoming((&mut self.fresh, &mut self.ready), &self.hands, &self.answers) {
                 Some(incoming) => permit.send(incoming),
                 None => return,
             }
@@ -497,12 +504,12 @@ impl Receiving {
 }
 
 fn next_incoming(
-    ready: &mut VecDeque<Place>,
+    (fresh, ready): (&mut VecDeque<Place>, &mut VecDeque<Place>),
     hands: &HashMap<Place, Hand>,
     answers: &mpsc::UnboundedSender<Answered>,
 ) -> Option<Incoming> {
     loop {
-        let place = ready.pop_front()?;
+        let place = fresh.pop_front().or_else(|| ready.pop_front())?;
         let Some((hand, envelope)) = hands.get(&place).and_then(|hand| Some((hand, hand.envelope.as_ref()?))) else {
             continue;
         };

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
+use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, AckR, CloseCode, Frame, MsgN, Order, Taken};
 use crate::store::{Page, Query, Reply, Stored, Watch};
 use crate::time::{UnixMillis, millis, sleep_until};
@@ -161,7 +162,7 @@ impl Notify<'_> {
                 cursor: Some(live.cursor),
                 sender: None,
                 max_messages: self.window.room() as u64,
-                max_bytes: self.session.credit_bytes as u64,
+                max_bytes: MAX_PAGE_BYTES.min(self.session.credit_bytes as u64),
             }));
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::registry::Seat;
 use super::{Node, notify, submit, sync};
@@ -18,6 +18,10 @@ use crate::transport::{CloseReason, Connection, FrameReceiver, FrameSender, Tran
 /// Bytes that may wait to be written to one stream of a session. With the frame that goes beyond it, this is
 /// what a client that does not read costs on each stream, besides its window.
 pub(super) const SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// Pages of one session that are on their way to QUIC. A client that asks on every stream and reads none of them
+/// costs two pages and not fifteen.
+const PAGES_AT_ONCE: usize = 2;
 
 /// How this relay introduces itself.
 pub(super) const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
@@ -35,6 +39,8 @@ pub(super) struct Session {
     pub(super) ack_timeout: Duration,
     /// From behind which `seq` messages are pushed; `None` until the backlog is read.
     pub(super) live: watch::Sender<Option<u64>>,
+    /// Places for pages.
+    pub(super) pages: Semaphore,
     handed_out: AtomicU64,
 }
 
@@ -156,6 +162,7 @@ async fn serve(
         credit_bytes: usize::try_from(credit_bytes).unwrap_or(usize::MAX),
         ack_timeout: ack_timeout.clamp(limit::MIN_ACK_TIMEOUT, limit::MAX_ACK_TIMEOUT),
         live: watch::Sender::new((hello.push == PushMode::AtOnce).then_some(watermark)),
+        pages: Semaphore::new(PAGES_AT_ONCE),
         handed_out: AtomicU64::new(0),
     };
     let answer = HelloA {

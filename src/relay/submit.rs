@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::session::{End, Session, unexpected};
 use crate::id::LaneKey;
 use crate::protocol::{
-    Answer, CloseA, CloseCode, Envelope, Frame, FrameType, Header, LaneRef, MsgA, MsgR, RejectReason, Verdict,
+    Answer, CloseA, CloseCode, Envelope, Frame, FrameType, Header, LaneRef, MsgA, MsgR, Outcome, RejectReason, Verdict,
     WaitReason, WhereA, WireError,
 };
 use crate::ranges::Ranges;
@@ -39,7 +39,7 @@ const MAX_REMEMBERED: usize = 10_000;
 #[derive(Debug)]
 enum Expected {
     /// The store's answer to a message; the lifetime it was clamped to, if it was.
-    Message { request: u64, lane: LaneKey, n: u64, clamped_ms: Option<u64> },
+    Message { request: u64, lane: LaneKey, n: u64, prev: u64, clamped_ms: Option<u64> },
     /// This, whatever the store says.
     Ready { request: u64, answer: Answer },
     /// The store's rows.
@@ -71,6 +71,14 @@ impl Remembered {
             Some((numbers, _)) if numbers.last() == Some(prev) => 0,
             _ => prev,
         }
+    }
+
+    /// What to answer to a message behind one that was refused since nobody is there, where both were on their
+    /// way together: the same. The store sees a gap before it, since the refusal left no row.
+    fn follows(&self, lane: &LaneKey, prev: u64, answer: &Answer) -> Option<Verdict> {
+        let (numbers, verdict) = self.lanes.get(lane)?;
+        let nobody = matches!(&verdict.outcome, Outcome::Rejected { reason: RejectReason::UnknownPeer, .. });
+        (nobody && *answer == Answer::Gap { last: 0 } && numbers.last() == Some(prev)).then(|| verdict.clone())
     }
 
     fn add(&mut self, lane: LaneKey, n: u64, verdict: Verdict) -> Result<(), End> {
@@ -199,7 +207,7 @@ fn receive_message(
     let (ttl, clamped_ms) = clamp(session, &header, Duration::from_millis(message.ttl_ms));
     let append = Append { envelope, signature: message.signature, prev, ttl, refuse };
     operations.push(Op::Append(append));
-    expected.push(Expected::Message { request: message.request, lane, n, clamped_ms });
+    expected.push(Expected::Message { request: message.request, lane, n, prev, clamped_ms });
     Ok(())
 }
 
@@ -264,12 +272,15 @@ async fn answer(
         for expected in batch.expected {
             let frame = match expected {
                 Expected::Ready { request, answer } => MsgA { request, count: 1, answer }.into(),
-                Expected::Message { request, lane, n, clamped_ms } => {
+                Expected::Message { request, lane, n, prev, clamped_ms } => {
                     let answer = match done.as_mut().map(Iterator::next) {
                         None => {
                             Answer::Wait { reason: WaitReason::Unavailable, retry_after_ms: millis(UNAVAILABLE_RETRY) }
                         }
-                        Some(Some(Done::Answered { mut answer, remember })) => {
+                        Some(Some(Done::Answered { mut answer, mut remember })) => {
+                            if let Some(verdict) = lock(remembered).follows(&lane, prev, &answer) {
+                                (answer, remember) = (Answer::Final(verdict), true);
+                            }
                             if let (true, Answer::Final(verdict)) = (remember, &answer) {
                                 lock(remembered).add(lane, n, verdict.clone())?;
                             }

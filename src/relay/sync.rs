@@ -10,7 +10,7 @@ use super::settle::settle;
 use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
 use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};
 use crate::store::Query;
-use crate::transport::{FrameReceiver, FrameSender};
+use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Serves every sync stream that the client opens. The transport bounds how many there are.
 pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
@@ -18,10 +18,11 @@ pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
     loop {
         tokio::select! {
             biased;
-            Some(end) = streams.next(), if !streams.is_empty() => {
-                let end: Result<(), End> = end;
-                end?;
-            }
+            Some(end) = streams.next(), if !streams.is_empty() => match end {
+                // A client may break a stream off: it wants the page no more. What it took stays taken.
+                Ok(()) | Err(End::Transport(TransportError::StreamReset(_) | TransportError::StreamStopped(_))) => {}
+                Err(end) => return Err(end),
+            },
             accepted = session.connection.accept() => {
                 let (kind, sender, receiver) = accepted?;
                 if kind != StreamKind::Sync {
@@ -37,7 +38,12 @@ async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiv
     while let Some(frame) = receiver.next().await? {
         match frame {
             Frame::StatusR(ask) => sender.send(&status(session, &ask).await?.into()).await?,
-            Frame::PageR(ask) => sender.send(&page(session, ask).await?.into()).await?,
+            Frame::PageR(ask) => {
+                // The place is kept until QUIC has taken the page. It is never closed.
+                let _place = session.pages.acquire().await;
+                sender.send(&page(session, ask).await?.into()).await?;
+                sender.flush().await?;
+            }
             Frame::NopN(_) => {}
             other => return Err(unexpected(other.frame_type(), "on a sync stream")),
         }

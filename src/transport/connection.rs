@@ -61,6 +61,12 @@ impl Connection {
         self.0.quinn.rtt()
     }
 
+    /// How many datagrams have come from the other side: a number that grows as long as it is there.
+    #[must_use]
+    pub fn datagrams_received(&self) -> u64 {
+        self.0.quinn.stats().udp_rx.datagrams
+    }
+
     /// Opens a stream. Its first frame, N:OPEN, waits in it already. Waits while the other side allows no more
     /// streams.
     ///

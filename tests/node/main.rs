@@ -19,12 +19,20 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
-    dead_code,
     reason = "a test may fail, and measures real time"
 )]
 
 mod first;
+mod foreign;
+mod greeting;
 mod lost;
+mod memory;
+mod offline;
+mod outcome;
+mod quota;
 mod repeated;
+mod restart;
 mod restored;
+mod rules;
+mod session;
 mod support;

@@ -9,18 +9,15 @@ use posthouse::address::RelayAddress;
 use posthouse::client::{Client, ClientBuilder, Draft, Event, Outgoing};
 use posthouse::id::{MessageId, PeerId};
 use posthouse::protocol::Outcome;
-use posthouse::transport::{Socket, TransportLimits};
+use posthouse::transport::Socket;
 
-use super::{until, who, within};
-
-/// How often clients of the cast say that they are there: a relay that lost its store knows nobody to wake.
-const KEEP_ALIVE: Duration = Duration::from_millis(250);
+use super::{lively, until, who, within};
 
 /// A client of the cast, to be adjusted and started.
 pub(crate) fn builder(number: u8, home: &RelayAddress) -> ClientBuilder {
     Client::builder(who(number), home.clone())
         .socket(Socket::Bind("127.0.0.1:0".parse().unwrap()))
-        .transport_limits(TransportLimits { keep_alive: KEEP_ALIVE, ..TransportLimits::default() })
+        .transport_limits(lively())
 }
 
 /// A client that keeps its outbox and inbox in memory.

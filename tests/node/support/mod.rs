@@ -1,5 +1,6 @@
 //! What the tests stand on: relays that stop and crash, clients, a man in the middle, and raw speakers.
 
+pub(crate) mod bystander;
 pub(crate) mod client;
 pub(crate) mod proxy;
 pub(crate) mod raw;
@@ -8,6 +9,7 @@ pub(crate) mod relay;
 use std::time::Duration;
 
 use posthouse::identity::Identity;
+use posthouse::transport::TransportLimits;
 
 /// How long anything may take before a test fails. Far more than it takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +22,11 @@ pub(crate) const fn seed(number: u8) -> [u8; 32] {
 /// A member of the cast: always the same one for the same number.
 pub(crate) fn who(number: u8) -> Identity {
     Identity::from_seed(seed(number))
+}
+
+/// Connections that say often that they are there: a relay that lost its store knows nobody to wake.
+pub(crate) fn lively() -> TransportLimits {
+    TransportLimits { keep_alive: Duration::from_millis(250), ..TransportLimits::default() }
 }
 
 /// Waits for something that has to come.

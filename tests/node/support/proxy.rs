@@ -18,7 +18,7 @@ use posthouse::transport::{
 use tokio::task::JoinSet;
 
 use super::relay::{RELAY, TestRelay};
-use super::{PATIENCE, who};
+use super::{PATIENCE, lively, who};
 
 /// Bytes that wait in one stream of the proxy.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -132,7 +132,7 @@ async fn accept(endpoint: RelayEndpoint, shared: Arc<Shared>) {
 /// Serves one client until its connection or that to the relay is over; then the other one ends likewise.
 async fn relay_connection(client: Connection, shared: &Arc<Shared>) {
     let identity = &shared.clients[&client.peer_id().unwrap()];
-    let endpoint = ClientEndpoint::bind(any(), identity, &TransportLimits::default(), &SystemEntropy, None).unwrap();
+    let endpoint = ClientEndpoint::bind(any(), identity, &lively(), &SystemEntropy, None).unwrap();
     let Ok(relay) = endpoint.connect(shared.relay, who(RELAY).relay_id(), PATIENCE).await else {
         return client.close(CloseCode::GoingAway, "the relay cannot be reached");
     };

@@ -89,16 +89,6 @@ impl Speaker {
         as_whom: Option<u8>,
         window: u32,
     ) -> Result<Self, ConnectionError> {
-        let identity = as_whom.map(|number| (who(number).certificate_der().to_vec(), seed(number)));
-        Self::connect_with(relay, identity, window).await
-    }
-
-    /// Connects with this certificate and secret.
-    pub(crate) async fn connect_with(
-        relay: SocketAddr,
-        identity: Option<(Vec<u8>, [u8; 32])>,
-        window: u32,
-    ) -> Result<Self, ConnectionError> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -106,16 +96,20 @@ impl Speaker {
             .unwrap()
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Trusting(algorithms)));
-        let mut tls = match identity {
-            Some((certificate, seed)) => {
-                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from([&PKCS8[..], &seed].concat()));
-                config.with_client_auth_cert(vec![CertificateDer::from(certificate)], key).unwrap()
+        let mut tls = match as_whom {
+            Some(number) => {
+                let certificate = CertificateDer::from(who(number).certificate_der().to_vec());
+                let key = PrivatePkcs8KeyDer::from([&PKCS8[..], &seed(number)].concat());
+                config.with_client_auth_cert(vec![certificate], PrivateKeyDer::Pkcs8(key)).unwrap()
             }
             None => config.with_no_client_auth(),
         };
         tls.alpn_protocols = vec![b"posthouse/1".to_vec()];
         let mut transport = quinn::TransportConfig::default();
-        transport.stream_receive_window(VarInt::from_u32(window)).receive_window(VarInt::from_u32(window));
+        transport
+            .stream_receive_window(VarInt::from_u32(window))
+            .receive_window(VarInt::from_u32(window))
+            .keep_alive_interval(Some(Duration::from_secs(5)));
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         config.transport_config(Arc::new(transport));
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -13,6 +13,7 @@ use posthouse::identity::Identity;
 use posthouse::random::SystemEntropy;
 use posthouse::relay::{Relay, RelayLimits, RelayOptions};
 use posthouse::store::redb::Backend;
+use posthouse::store::redb::file::DEFAULT_CACHE_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
 use posthouse::store::{RelayStore as _, StoreLimits};
 use posthouse::time::SystemClock;
@@ -20,7 +21,7 @@ use posthouse::transport::Socket;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::{PATIENCE, who};
+use super::{PATIENCE, who, within};
 
 /// Who the relay is in the cast.
 pub(crate) const RELAY: u8 = 0;
@@ -33,6 +34,8 @@ pub(crate) struct TestRelay {
     at: SocketAddr,
     pub(crate) limits: RelayLimits,
     pub(crate) store_limits: StoreLimits,
+    /// Memory for pages of the store.
+    pub(crate) cache_bytes: usize,
     running: Option<Running>,
 }
 
@@ -59,6 +62,7 @@ impl TestRelay {
             at: "127.0.0.1:0".parse().unwrap(),
             limits: RelayLimits::default(),
             store_limits: StoreLimits::default(),
+            cache_bytes: DEFAULT_CACHE_BYTES,
             running: None,
         }
     }
@@ -81,6 +85,7 @@ impl TestRelay {
         };
         let mut options = OpenOptions::new(backend, clock.clone(), entropy.clone());
         options.limits = self.store_limits.clone();
+        options.cache_bytes = self.cache_bytes;
         let store = Arc::new(RedbRelayStore::open(options).unwrap());
         let started = Instant::now();
         let relay = loop {
@@ -179,6 +184,16 @@ impl TestRelay {
     /// Messages that wait for this member of the cast.
     pub(crate) async fn waiting_for(&self, number: u8) -> u64 {
         self.store().status(who(number).peer_id(), None).await.unwrap().messages
+    }
+
+    /// Waits until so many messages wait for this member of the cast: an outcome may be told before it is on disk.
+    #[track_caller]
+    pub(crate) fn waits_for(&self, number: u8, messages: u64) -> impl Future<Output = ()> {
+        within("the right number of messages", async move {
+            while self.waiting_for(number).await != messages {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
     }
 
     /// Whether the store fits together.
