@@ -2,9 +2,22 @@
 //!
 //! `CORE_SEED=7 cargo test --test core -- --nocapture` runs one seed and shows what happened in it.
 //! `CORE_FROM=1000 CORE_SEEDS=1000000 cargo test --release --test core` runs many.
+//!
+//! | module | charge |
+//! | --- | --- |
+//! | `plan`, `chance` | what a seed makes of the world |
+//! | `world`, `faults` | one step after the other, and what breaks |
+//! | `net` | connections that are lost as a whole |
+//! | `sender`, `recipient` | shells around outbox and inbox, with disks |
+//! | `relay`, `store` | sessions; mailboxes and lane rows |
+//! | `ledger` | what was promised, held against what happened |
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 #[path = "core/chance.rs"]
 mod chance;
+#[path = "core/faults.rs"]
+mod faults;
 #[path = "core/ledger.rs"]
 mod ledger;
 #[path = "core/net.rs"]

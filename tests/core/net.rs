@@ -51,7 +51,6 @@ pub(crate) enum Down {
 /// One connection. It is gone once neither side has it any more.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
-    pub(crate) client: usize,
     pub(crate) up: [VecDeque<Up>; STREAMS],
     pub(crate) down: [VecDeque<Down>; STREAMS],
     /// The client has given it up; what it had sent may still arrive.
@@ -67,9 +66,9 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn connect(&mut self, client: usize) -> u64 {
+    pub(crate) fn connect(&mut self) -> u64 {
         self.last += 1;
-        self.links.insert(self.last, Link { client, ..Link::default() });
+        self.links.insert(self.last, Link::default());
         self.last
     }
 

@@ -86,10 +86,6 @@ impl Relay {
         !self.queue.is_empty()
     }
 
-    pub(crate) fn has_session(&self, link: u64) -> bool {
-        self.sessions.contains_key(&link)
-    }
-
     /// R:HELLO: the seat is taken at once, the older session is over, and what it has queued is fenced off
     /// once the opening is durable.
     pub(crate) fn hello(&mut self, net: &mut Net, link: u64, peer: PeerId, reading: Reading, credit: usize) {

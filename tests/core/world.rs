@@ -7,13 +7,12 @@ use std::fmt;
 use std::time::Duration;
 
 use posthouse::id::{LaneId, PeerId};
-use posthouse::protocol::RejectReason;
 use posthouse::time::{Moment, UnixMillis};
 
 use super::chance::Chance;
 use super::ledger::Ledger;
 use super::net::{Net, STREAMS};
-use super::plan::{Fault, Plan};
+use super::plan::Plan;
 use super::recipient::Recipient;
 use super::relay::{Reading, Relay};
 use super::sender::Sender;
@@ -21,7 +20,7 @@ use super::store::News;
 
 /// The clock: the same for all, since no clocks are compared.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Time(Duration);
+pub(crate) struct Time(pub(crate) Duration);
 
 /// Time that passes while something else could happen, at most.
 const SHORT_WAIT: Duration = Duration::from_secs(60);
@@ -72,20 +71,20 @@ pub(crate) struct Ending {
 }
 
 pub(crate) struct World {
-    plan: Plan,
-    chance: Chance,
-    time: Time,
-    net: Net,
-    relay: Relay,
-    senders: Vec<Sender>,
-    recipients: Vec<Recipient>,
-    ledger: Ledger,
-    quiet: bool,
-    unsent: usize,
-    steps: usize,
+    pub(crate) plan: Plan,
+    pub(crate) chance: Chance,
+    pub(crate) time: Time,
+    pub(crate) net: Net,
+    pub(crate) relay: Relay,
+    pub(crate) senders: Vec<Sender>,
+    pub(crate) recipients: Vec<Recipient>,
+    pub(crate) ledger: Ledger,
+    pub(crate) quiet: bool,
+    pub(crate) unsent: usize,
+    pub(crate) steps: usize,
     /// What happened, if somebody wants to read it.
-    trace: Option<Vec<String>>,
-    rows_may_stay: bool,
+    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) rows_may_stay: bool,
 }
 
 fn peer(kind: u8, number: usize) -> PeerId {
@@ -94,7 +93,7 @@ fn peer(kind: u8, number: usize) -> PeerId {
     PeerId::from_bytes(bytes)
 }
 
-fn is_known(peer: PeerId) -> bool {
+pub(crate) fn is_known(peer: PeerId) -> bool {
     peer.as_bytes()[0] != 3
 }
 
@@ -134,7 +133,7 @@ impl World {
         trace
     }
 
-    fn note(&mut self, what: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>10.3}s {}", self.time.0.as_secs_f64(), what()));
         }
@@ -197,14 +196,14 @@ impl World {
         Ok(())
     }
 
-    fn link(&self, client: usize) -> Option<u64> {
+    pub(crate) fn link(&self, client: usize) -> Option<u64> {
         match client.checked_sub(self.senders.len()) {
             None => self.senders[client].link,
             Some(at) => self.recipients[at].link,
         }
     }
 
-    fn clients(&self) -> usize {
+    pub(crate) fn clients(&self) -> usize {
         self.senders.len() + self.recipients.len()
     }
 
@@ -332,7 +331,7 @@ impl World {
         match step {
             Step::Submit(at) => self.submit(at),
             Step::Connect(client) => {
-                let link = self.net.connect(client);
+                let link = self.net.connect();
                 match client.checked_sub(self.senders.len()) {
                     None => {
                         let sender = &mut self.senders[client];
@@ -383,7 +382,7 @@ impl World {
         }
     }
 
-    fn see(&mut self, news: Vec<News>) {
+    pub(crate) fn see(&mut self, news: Vec<News>) {
         for news in news {
             match news {
                 News::Refused { uid } => self.ledger.messages[uid].refused = true,
@@ -392,7 +391,7 @@ impl World {
         }
     }
 
-    fn submit(&mut self, at: usize) {
+    pub(crate) fn submit(&mut self, at: usize) {
         self.unsent -= 1;
         let nobody = self.chance.percent(self.plan.nobody_percent);
         let to = if nobody { self.recipients.len() } else { self.chance.below(self.recipients.len()) };
@@ -406,7 +405,7 @@ impl World {
         self.note(|| format!("m{uid} from s{at} to r{to}, lives {life:?}"));
     }
 
-    fn leave(&mut self, client: usize) {
+    pub(crate) fn leave(&mut self, client: usize) {
         match client.checked_sub(self.senders.len()) {
             None => self.senders[client].leave(&mut self.net),
             Some(at) => self.recipients[at].leave(&mut self.net),
@@ -424,7 +423,7 @@ impl World {
         self.time_passed();
     }
 
-    fn time_passed(&mut self) {
+    pub(crate) fn time_passed(&mut self) {
         self.note(|| "timers".to_owned());
         for sender in &mut self.senders {
             sender.outbox.on_timeout(self.time.now());
@@ -433,89 +432,6 @@ impl World {
             recipient.on_timeout(self.time);
         }
         self.relay.on_timeout(&mut self.net, self.time);
-    }
-
-    fn fault(&mut self) {
-        let fault = self.chance.pick(&self.plan.faults.clone());
-        self.note(|| format!("FAULT {fault:?}"));
-        match fault {
-            Fault::Hangup => {
-                let client = self.chance.below(self.clients());
-                let link = self.link(client);
-                if self.chance.one_in(3)
-                    && let Some(link) = link
-                {
-                    let arrives = self.chance.one_in(2);
-                    self.relay.end(&mut self.net, link, arrives);
-                } else {
-                    self.leave(client);
-                }
-            }
-            Fault::CrashClient => {
-                let client = self.chance.below(self.clients());
-                let kept = self.chance.below(4);
-                match client.checked_sub(self.senders.len()) {
-                    None => {
-                        self.rows_may_stay = true;
-                        self.senders[client].crash(&mut self.net, self.time, &mut self.ledger, kept);
-                    }
-                    Some(at) => self.recipients[at].crash(&mut self.net, &mut self.ledger, kept),
-                }
-            }
-            Fault::CrashRelay => self.crash_relay(),
-            Fault::RestoreRelay if self.relay.backup.is_none() => {
-                self.relay.backup = Some(self.relay.disk.clone());
-            }
-            Fault::RestoreRelay | Fault::LoseRelay => {
-                self.crash_relay();
-                (self.ledger.disk_lost, self.rows_may_stay) = (true, true);
-                self.relay.replace_disk(self.time, fault == Fault::LoseRelay);
-            }
-            Fault::RestoreSender => {
-                let at = self.chance.below(self.senders.len());
-                match self.senders[at].has_copy() {
-                    false => self.senders[at].back_up(&self.ledger),
-                    true => {
-                        self.rows_may_stay = true;
-                        self.senders[at].put_back(&mut self.net, self.time, &mut self.ledger);
-                    }
-                }
-            }
-            Fault::Full => self.relay.full = !self.relay.full,
-            Fault::Refuse => {
-                let reason = self.chance.pick(&[RejectReason::Blocked, RejectReason::NoRoute, RejectReason::TooLarge]);
-                self.relay.refuses = match self.relay.refuses {
-                    None => Some((reason, 1 + self.chance.below(3))),
-                    Some(_) => None,
-                };
-            }
-            Fault::LoseOperation => drop(self.relay.lose_operation(&mut self.chance)),
-            Fault::Sleep => {
-                for client in 0..self.clients() {
-                    self.leave(client);
-                }
-                for link in self.net.links.keys().copied().collect::<Vec<_>>() {
-                    self.relay.end(&mut self.net, link, false);
-                }
-                let hours = self.chance.pick(&[0, 0, 1, 2, 23, 30, 60]);
-                self.time.0 += Duration::from_secs(hours * 3600 + self.chance.below(60) as u64);
-                for recipient in &mut self.recipients {
-                    recipient.forget(self.time);
-                }
-                if self.chance.one_in(2) {
-                    self.time_passed();
-                }
-            }
-        }
-        for sender in &mut self.senders {
-            sender.carry_out(&mut self.ledger);
-        }
-    }
-
-    fn crash_relay(&mut self) {
-        let arrives = self.chance.one_in(2);
-        let news = self.relay.crash(&mut self.net, self.time, &mut self.chance, &is_known, arrives);
-        self.see(news);
     }
 }
 

@@ -32,8 +32,8 @@ impl Outbox {
         let Some(lane) = self.lanes.get_mut(&number) else { return };
         match answer {
             Answer::Accepted { durability, duplicate, verdict, .. } => {
+                // Not the cursor: set back meanwhile, it waits before numbers whose answers were lost.
                 lane.base = lane.base.max(n);
-                lane.cursor = lane.cursor.max(n);
                 lane.pace = Pace::Free;
                 if let Some(at) = lane.position(n) {
                     self.accept(number, at, durability, duplicate);
@@ -46,7 +46,6 @@ impl Outbox {
                 // Most refusals are in the lane's row, and the next number follows this one. One that is not
                 // shows as a gap, which sets the lane right.
                 lane.base = lane.base.max(n);
-                lane.cursor = lane.cursor.max(n);
                 if round == lane.round {
                     lane.free_pace();
                 }

@@ -44,6 +44,19 @@ fn a_lost_answer_is_made_up_for_even_if_a_later_message_was_accepted() {
 }
 
 #[test]
+fn an_answer_that_comes_late_does_not_take_the_place_of_one_that_is_lost() {
+    for late in [accepted(false, None), Answer::Final(REFUSED)] {
+        let mut rig = Rig::sending(2);
+        rig.pass(SECOND);
+        // Set back, and before anything goes out again.
+        rig.answers("a2", late);
+        rig.told();
+        rig.receipts.remove("a2").into_iter().for_each(|receipt| rig.outbox.persisted(receipt));
+        assert_eq!(rig.out(), ["a1<0"]);
+    }
+}
+
+#[test]
 fn the_answer_to_the_first_copy_counts_as_well_when_it_comes_at_last() {
     let mut rig = Rig::sending(2);
     rig.pass(SECOND);
