@@ -176,7 +176,7 @@ fn every_file_has_one_charge_and_says_it_first() {
             findings.push(format!("{name}: {stem} says nothing"));
         }
         let unfinished = ["TO", "DO"].concat();
-        if text.contains(&unfinished) || text.contains("unimplemented!") {
+        if text.contains(&unfinished) || text.contains(&["unimple", "mented!"].concat()) {
             findings.push(format!("{name}: is unfinished"));
         }
     }

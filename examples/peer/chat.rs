@@ -69,11 +69,15 @@ impl Chat<'_> {
         while let Some(event) = come_already(&mut events) {
             self.ledger.apply(&event, self.out)?;
         }
+        let tally = self.ledger.tally();
+        if self.ledger.met_earlier() {
+            self.out.say(&format!("all in all, with what was sent earlier: {}", tally.outcomes()))?;
+        }
         let waiting = client.waiting().await?;
         if waiting > 0 {
             self.out.note(&format!("peer: {} for an outcome; the outbox keeps it", words::waiting(waiting as u64)));
         }
-        Ok(self.ledger.tally().done())
+        Ok(tally.done())
     }
 
     async fn say(&mut self, lines: Vec<Bytes>) -> Result<(), Fault> {

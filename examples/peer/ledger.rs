@@ -12,7 +12,7 @@ use crate::fault::{Done, Fault};
 use crate::output::{Output, Report};
 use crate::words;
 
-/// A person sees a line for each step of so many messages; of more, a summary at the end.
+/// A person sees a line for each step of so many messages; of more, failures alone and a summary at the end.
 const SHOWN: u64 = 20;
 
 /// Numbers of messages.
@@ -59,9 +59,11 @@ pub(crate) struct Ledger {
     own: HashMap<MessageId, Own>,
     /// Of earlier runs, accepted in this one and without an outcome.
     earlier: HashSet<MessageId>,
-    /// Lines shown so far about messages that ended well, and about others.
+    /// Lines about messages that went well, and about others, those included that were too many to be shown.
     lines: (u64, u64),
-    /// Every line is shown: for a conversation.
+    /// Something was told about messages of earlier runs.
+    met_earlier: bool,
+    /// Every line about messages of this run is shown: for a conversation.
     all: bool,
 }
 
@@ -72,6 +74,11 @@ impl Ledger {
 
     pub(crate) const fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// Whether the tally counts messages of earlier runs as well.
+    pub(crate) const fn met_earlier(&self) -> bool {
+        self.met_earlier
     }
 
     /// Messages of this run without an outcome.
@@ -116,9 +123,12 @@ impl Ledger {
                     None => self.earlier.insert(*id),
                 };
                 if is_new {
-                    self.unaccepted -= u64::from(self.own.contains_key(id));
+                    let is_own = self.own.contains_key(id);
+                    self.unaccepted -= u64::from(is_own);
+                    self.met_earlier |= !is_own;
                     self.tally.accepted += 1;
-                    let line = self.has_line(true).then(|| format!("✓   {}", self.name(*id)));
+                    // Of an earlier message a person saw it then, or will see how it ends.
+                    let line = (is_own && self.has_line(*id, true)).then(|| format!("✓   {}", self.name(*id)));
                     out.tell(&report, line)?;
                 }
                 Ok(true)
@@ -138,9 +148,11 @@ impl Ledger {
             Outcome::Rejected { .. } => &mut self.tally.rejected,
         };
         *number += 1;
-        let line = self.has_line(*outcome == Outcome::Delivered);
+        let line = self.has_line(id, *outcome == Outcome::Delivered);
         let line = line.then(|| fate(&self.name(id), outcome, relay));
-        self.unaccepted -= u64::from(self.own.remove(&id).is_some_and(|own| !own.accepted));
+        let own = self.own.remove(&id);
+        self.met_earlier |= own.is_none();
+        self.unaccepted -= u64::from(own.is_some_and(|own| !own.accepted));
         self.earlier.remove(&id);
         out.tell(&Report::outcome(id, outcome, relay), line)
     }
@@ -150,12 +162,14 @@ impl Ledger {
         self.all || self.tally.queued <= SHOWN
     }
 
-    fn has_line(&mut self, good: bool) -> bool {
+    fn has_line(&mut self, id: MessageId, good: bool) -> bool {
+        if self.all && self.own.contains_key(&id) {
+            return true;
+        }
         let shown = if good { &mut self.lines.0 } else { &mut self.lines.1 };
-        // Two lines to each message: one tick, two ticks.
-        let fits = *shown < SHOWN * 2 && (!good || self.tally.queued <= SHOWN);
         *shown += 1;
-        self.all || fits
+        // Two lines to each message: one tick, two ticks.
+        *shown <= SHOWN * 2 && (!good || self.tally.queued <= SHOWN)
     }
 
     fn name(&self, id: MessageId) -> String {

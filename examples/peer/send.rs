@@ -1,5 +1,7 @@
 //! `peer send`: messages into the outbox, and on until their fate is known.
 
+use std::io::IsTerminal as _;
+
 use anyhow::anyhow;
 use bytes::Bytes;
 use posthouse::client::{Client, ClientBuilder, Draft, Event, Events, Outgoing, Reading, SendError};
@@ -39,7 +41,14 @@ struct Sending<'a> {
 
 pub(crate) async fn run(client: Client, mut args: SendArgs, out: &mut Output) -> Result<Done, Fault> {
     let text = std::mem::take(&mut args.text);
-    let batches = if text.is_empty() { lines::standard_input() } else { arguments(text).await? };
+    let batches = if text.is_empty() {
+        if std::io::stdin().is_terminal() {
+            out.note("each line you type is a message; Ctrl-D ends");
+        }
+        lines::standard_input()
+    } else {
+        arguments(text).await?
+    };
     // Before anything is sent, or a step could be missed.
     let events = client.events().await?;
     let (clock, ledger) = (SystemClock::shared(), Ledger::default());
@@ -171,7 +180,7 @@ impl Sending<'_> {
         let tally = self.ledger.tally();
         // Messages of earlier runs count as well once they are heard of.
         let total = tally.queued.max(tally.ended());
-        self.out.move_bar(tally.delivered, total, || format!("✓ {} accepted", tally.accepted));
+        self.out.move_bar(tally.delivered, total, || format!("✓ {} accepted", tally.accepted.min(total)));
     }
 
     /// It ends before its time.
@@ -180,24 +189,20 @@ impl Sending<'_> {
         let unaccepted = self.client.unaccepted().await.unwrap_or(0);
         let lost = if self.held.is_some() { "; it is full, and the last lines read are not in it" } else { "" };
         Fault::Failed(anyhow!(
-            "{why}: {} no outcome yet, {unaccepted} of them not accepted by the relay. The outbox keeps them{lost}; \
-             the next send, recv or chat goes on with them",
+            "{why}: {} no outcome yet, {unaccepted} of them not accepted by the relay. The outbox keeps what it has{lost}; \
+             the next send, recv or chat goes on with it",
             if waiting == 1 { "1 message has".to_owned() } else { format!("{waiting} messages have") },
         ))
     }
 
     fn summary(&self) -> Result<Done, Fault> {
         let tally = self.ledger.tally();
-        let sent = match self.args.until {
-            Until::Queued => format!("{} queued; {}", words::count(tally.queued, "message"), tally.outcomes()),
-            Until::Accepted => format!(
-                "{} queued, {} accepted; {}",
-                words::count(tally.queued, "message"),
-                tally.accepted,
-                tally.outcomes()
-            ),
-            Until::Delivered => format!("{} queued; {}", words::count(tally.queued, "message"), tally.outcomes()),
+        let accepted = match self.args.until {
+            Until::Accepted => format!("{} accepted, ", tally.accepted),
+            Until::Queued | Until::Delivered => String::new(),
         };
+        let whose = if self.ledger.met_earlier() { "; with those sent earlier " } else { "; " };
+        let sent = format!("{} queued{whose}{accepted}{}", words::count(tally.queued, "message"), tally.outcomes());
         self.out.say(&sent)?;
         Ok(tally.done())
     }

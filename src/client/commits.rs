@@ -31,8 +31,10 @@ pub(super) enum After {
         outgoing: Vec<Outgoing>,
         reply: oneshot::Sender<Result<Vec<Outgoing>, SendError>>,
     },
+    /// Messages did not: the store failed, and whoever sent them is told.
+    NotSent { entries: Vec<(Entry, Letter)> },
     /// A message left the outbox.
-    Resolved { key: u64, receipt: Receipt, outcome: KeptOutcome, kept: bool },
+    Resolved { key: u64, receipt: Receipt, outcome: KeptOutcome },
     /// The relay's store is noted.
     Remembered,
     /// The application's answer to a message is in the inbox.
@@ -134,7 +136,11 @@ impl Commits {
         self.open.rows.extend(later.rows);
         for after in failed.after {
             match after {
-                After::Sent { reply, .. } => drop(reply.send(Err(SendError::Store(error.clone())))),
+                After::Sent { entries, reply, .. } => {
+                    // Who no longer waits does not need to know.
+                    reply.send(Err(SendError::Store(error.clone()))).ok();
+                    self.open.after.push(After::NotSent { entries });
+                }
                 other => self.open.after.push(other),
             }
         }

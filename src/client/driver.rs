@@ -40,6 +40,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How often lanes that went silent are looked for.
 const FORGET_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a store that cannot be read is left alone.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+
 /// Frames taken in one turn.
 const TURN_FRAMES: usize = 1024;
 
@@ -150,7 +153,9 @@ impl Driver {
                     Err(error) => break Some(error),
                 },
                 letters = self.sending.letters() => match letters {
-                    Ok(()) | Err(StoreError::Unavailable(_)) => {}
+                    Ok(()) => {}
+                    // They are asked for again at once: not as fast as a failing disk can say no.
+                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(READ_PAUSE).await,
                     Err(error) => break Some(error),
                 },
                 () = self.receiving.hand_out() => {}
@@ -245,8 +250,9 @@ impl Driver {
                     // Who no longer waits has sent it all the same.
                     reply.send(Ok(outgoing)).ok();
                 }
-                After::Resolved { key, receipt, outcome, kept } => {
-                    self.sending.resolved((key, receipt), outcome, kept, &mut self.events, &mut self.commits);
+                After::NotSent { entries } => self.sending.not_sent(&entries),
+                After::Resolved { key, receipt, outcome } => {
+                    self.sending.resolved((key, receipt), outcome, &mut self.events, &mut self.commits);
                 }
                 After::Remembered => self.sending.remembered(),
                 After::Answered { place, durable } => self.receiving.durable(place, durable),

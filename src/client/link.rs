@@ -57,7 +57,6 @@ impl LinkError {
         match self {
             Self::Transport(TransportError::Closed(reason)) => reason.is_transient(),
             Self::Connect { error: ConnectError::Closed(reason), .. } => reason.is_transient(),
-            Self::Connect { error: ConnectError::WrongRelay { .. }, .. } => false,
             _ => true,
         }
     }

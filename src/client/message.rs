@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::event::Seen;
 use super::{Closed, Stop};
 use crate::address::PeerAddress;
 use crate::id::{LaneId, MessageId, PeerId, RelayId};
@@ -53,7 +54,9 @@ pub struct Outgoing {
     pub id: MessageId,
     /// Its number in its lane, from 1.
     pub n: u64,
+    pub(super) key: u64,
     pub(super) progress: watch::Receiver<Progress>,
+    pub(super) seen: mpsc::UnboundedSender<Seen>,
 }
 
 impl Outgoing {
@@ -69,7 +72,8 @@ impl Outgoing {
         self.progress.wait_for(far).await.map(|progress| progress.accepted).map_err(|_| Closed)
     }
 
-    /// Waits for its outcome.
+    /// Waits for its outcome. Once this has returned, the outcome counts as seen; until then a later run is told of
+    /// it among its [`Event`](super::Event)s.
     ///
     /// # Errors
     /// [`Closed`] if the client is closed first; the message stays in the outbox.
@@ -78,7 +82,10 @@ impl Outgoing {
     /// Safe.
     pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
         let progress = self.progress.wait_for(|progress| progress.outcome.is_some()).await.map_err(|_| Closed)?;
-        progress.outcome.clone().map(|(outcome, _)| outcome).ok_or(Closed)
+        let outcome = progress.outcome.clone().map(|(outcome, _)| outcome).ok_or(Closed)?;
+        // Without a driver nobody keeps count any more.
+        self.seen.send(Seen { outcome: Some(self.key) }).ok();
+        Ok(outcome)
     }
 }
 

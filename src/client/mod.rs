@@ -246,8 +246,14 @@ impl ClientBuilder {
         let connected = connection.subscribe();
         let inbox = Inbox::restore(std::mem::take(&mut recovered.inbox));
         let outcomes = std::mem::take(&mut recovered.outcomes);
-        let sending =
-            sending::Sending::open((me, home), &recovered, clock.clone(), entropy.clone(), self.outbox_messages);
+        let sending = sending::Sending::open(
+            (me, home),
+            &recovered,
+            clock.clone(),
+            entropy.clone(),
+            self.outbox_messages,
+            seen.clone(),
+        );
         let receiving =
             receiving::Receiving::open((me, home), inbox, clock.clone(), self.reading, to_application, answers);
         let driver = Driver {

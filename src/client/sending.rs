@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
-use super::event::{Event, EventQueue};
+use super::event::{Event, EventQueue, Seen};
 use super::link::{Link, Stream, unexpected};
 use super::message::{Accepted, Progress};
 use super::{Draft, Outgoing, SendError};
@@ -53,6 +53,9 @@ pub(super) struct Sending {
     handles: HashMap<u64, watch::Sender<Progress>>,
     /// Outcomes on their way to the disk: not told yet.
     resolving: usize,
+    /// Messages on their way to the disk.
+    on_the_way: usize,
+    seen: mpsc::UnboundedSender<Seen>,
 }
 
 impl Sending {
@@ -62,6 +65,7 @@ impl Sending {
         clock: SharedClock,
         entropy: SharedEntropy,
         max_messages: usize,
+        seen: mpsc::UnboundedSender<Seen>,
     ) -> Self {
         let (now, date) = (clock.now(), clock.date());
         let restored = recovered.outbox.iter().map(|letter| Restored {
@@ -92,6 +96,8 @@ impl Sending {
             reading: None,
             handles: HashMap::new(),
             resolving: 0,
+            on_the_way: 0,
+            seen,
         }
     }
 
@@ -114,7 +120,7 @@ impl Sending {
     ) {
         let refused = match drafts.iter().position(|draft| draft.body.len() > MAX_BODY_BYTES) {
             Some(index) => Some(SendError::TooLarge { index }),
-            None if self.outbox.len() + drafts.len() > self.max_messages => {
+            None if self.outbox.len() + self.on_the_way + drafts.len() > self.max_messages => {
                 Some(SendError::OutboxFull { messages: self.max_messages })
             }
             None => None,
@@ -131,9 +137,10 @@ impl Sending {
             commits.change(Change::Keep(entry.key, letter.clone()));
             let (handle, progress) = watch::channel(Progress::default());
             self.handles.insert(entry.key, handle);
-            outgoing.push(Outgoing { id: entry.id, n: entry.n, progress });
+            outgoing.push(Outgoing { id: entry.id, n: entry.n, key: entry.key, progress, seen: self.seen.clone() });
             entries.push((entry, letter));
         }
+        self.on_the_way += entries.len();
         commits.after(After::Sent { entries, outgoing, reply });
     }
 
@@ -164,12 +171,21 @@ impl Sending {
 
     /// Messages are durable: they may be offered.
     pub(super) fn sent(&mut self, entries: Vec<(Entry, Letter)>) {
+        self.on_the_way -= entries.len();
         for (entry, letter) in entries {
             if self.at_hand_bytes < AT_HAND_BYTES {
                 self.at_hand_bytes += letter.envelope.bytes().len();
                 self.at_hand.insert(entry.key, letter);
             }
             self.outbox.add(entry);
+        }
+    }
+
+    /// Messages did not get to the disk: whoever sent them is told, and it is as if they had never been.
+    pub(super) fn not_sent(&mut self, entries: &[(Entry, Letter)]) {
+        self.on_the_way -= entries.len();
+        for (entry, _) in entries {
+            self.handles.remove(&entry.key);
         }
     }
 
@@ -193,7 +209,6 @@ impl Sending {
         &mut self,
         (key, receipt): (u64, crate::delivery::Receipt),
         outcome: KeptOutcome,
-        kept: bool,
         events: &mut EventQueue,
         commits: &mut Commits,
     ) {
@@ -203,10 +218,8 @@ impl Sending {
         if let Some(handle) = self.handles.remove(&key) {
             handle.send_modify(|progress| progress.outcome = Some((outcome.verdict.outcome.clone(), relay)));
         }
-        if kept {
-            for dropped in events.keep(key, outcome) {
-                commits.change(Change::Forget(dropped));
-            }
+        for dropped in events.keep(key, outcome) {
+            commits.change(Change::Forget(dropped));
         }
     }
 
@@ -267,12 +280,9 @@ impl Sending {
                 Effect::Resolved { key, id, lane, n, verdict, receipt } => {
                     self.forget(key);
                     self.resolving += 1;
-                    let awaited = self.handles.get(&key).is_some_and(|handle| handle.receiver_count() > 0);
-                    // Nobody in this process waits for it: it is kept until somebody asks.
-                    let kept = events.has_reader() || !awaited;
                     let outcome = KeptOutcome { id, lane, n, verdict };
-                    commits.change(Change::Resolve(key, kept.then(|| outcome.clone())));
-                    commits.after(After::Resolved { key, receipt, outcome, kept });
+                    commits.change(Change::Resolve(key, outcome.clone()));
+                    commits.after(After::Resolved { key, receipt, outcome });
                 }
                 Effect::Silent => silent = true,
             }

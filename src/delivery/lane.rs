@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::{Exception, LaneState, Outcome, Verdict};
+use crate::protocol::{Exception, LaneState, Outcome, RANGE_BYTES, Verdict};
 use crate::ranges::Ranges;
 use crate::time::{UnixMillis, millis};
 
@@ -115,22 +115,29 @@ impl LaneRow {
         if n > self.last { Fate::Unseen } else { self.run_at(n).1 }
     }
 
-    /// What became of `from..=to`, in at most `max_runs` runs.
+    /// What became of `from..=to`, in at most `max_runs` runs and `max_bytes` of a frame; one run always.
     #[must_use]
-    pub fn state(&self, from: u64, to: u64, max_runs: usize) -> LaneState {
+    pub fn state(&self, from: u64, to: u64, max_runs: usize, max_bytes: usize) -> LaneState {
         let (mut at, end) = (from.max(1), to.min(self.last));
         let mut state = LaneState { last: self.last, upto: to, delivered: Ranges::new(), exceptions: Vec::new() };
+        let mut bytes = LaneState::BYTES;
         while at <= end {
             let (until, fate) = self.run_at(at);
             let until = until.min(end);
-            match fate {
-                Fate::Ended(_) if state.delivered.len() + state.exceptions.len() >= max_runs.max(1) => {
+            if let Fate::Ended(verdict) = fate {
+                let run = Exception { from: at, to: until, verdict };
+                let delivered = run.verdict == Verdict::DELIVERED;
+                bytes += if delivered { RANGE_BYTES } else { run.max_wire_bytes() };
+                let runs = state.delivered.len() + state.exceptions.len();
+                if runs > 0 && (runs >= max_runs || bytes > max_bytes) {
                     state.upto = at - 1;
                     break;
                 }
-                Fate::Ended(Verdict::DELIVERED) => state.delivered.insert_range(at, until),
-                Fate::Ended(verdict) => append(&mut state.exceptions, Exception { from: at, to: until, verdict }),
-                Fate::Pending | Fate::Unseen => {}
+                if delivered {
+                    state.delivered.insert_range(at, until);
+                } else {
+                    append(&mut state.exceptions, run);
+                }
             }
             at = until.saturating_add(1);
         }

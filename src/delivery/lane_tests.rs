@@ -49,7 +49,7 @@ fn read_back(row: &LaneRow) -> Result<LaneRow, crate::delivery::Damaged> {
 
 proptest! {
     #[test]
-    fn a_row_behaves_like_a_list_of_every_number(steps in prop::collection::vec(steps(), 0..80), from in 1u64..40, length in 0u64..60, max_runs in 1usize..12) {
+    fn a_row_behaves_like_a_list_of_every_number(steps in prop::collection::vec(steps(), 0..80), from in 1u64..40, length in 0u64..60, max_runs in 1usize..12, max_bytes in 0usize..600) {
         let (mut row, mut model) = (LaneRow::new(NOW), BTreeMap::<u64, Fate>::new());
         let mut last = 0;
         for step in steps {
@@ -87,8 +87,10 @@ proptest! {
         let (mut at, to) = (from, from + length);
         let mut told = BTreeMap::new();
         loop {
-            let state = row.state(at, to, max_runs);
-            prop_assert!(state.upto <= to && state.delivered.len() + state.exceptions.len() <= max_runs);
+            let state = row.state(at, to, max_runs, max_bytes);
+            let runs = state.delivered.len() + state.exceptions.len();
+            prop_assert!(state.upto <= to && runs <= max_runs);
+            prop_assert!(runs <= 1 || state.max_wire_bytes() <= max_bytes);
             told.extend(state.delivered.numbers().map(|n| (n, Verdict::DELIVERED)));
             told.extend(state.exceptions.iter().flat_map(|run| (run.from..=run.to).map(|n| (n, run.verdict.clone()))));
             prop_assert!(told.keys().all(|n| (from..=state.upto).contains(n)));
@@ -121,7 +123,7 @@ proptest! {
         }
         if let Ok(row) = LaneRow::decode(&bytes) {
             prop_assert_eq!(read_back(&row), Ok(row.clone()));
-            let _state = row.state(1, u64::MAX, 100);
+            let _state = row.state(1, u64::MAX, 100, 10_000);
         }
     }
 }
@@ -136,7 +138,7 @@ fn a_million_delivered_and_a_million_expired_are_a_few_bytes() {
     let mut bytes = Vec::new();
     row.encode(&mut bytes);
     assert!(bytes.len() < 24, "{} bytes", bytes.len());
-    assert_eq!(row.state(1, 2_000_000, 10).exceptions.len(), 1);
+    assert_eq!(row.state(1, 2_000_000, 10, 10_000).exceptions.len(), 1);
 }
 
 #[test]

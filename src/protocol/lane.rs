@@ -97,6 +97,18 @@ pub struct LaneState {
     pub exceptions: Vec<Exception>,
 }
 
+impl LaneState {
+    /// Bytes that a row takes in a frame besides its runs, at most: the map, four keys, two numbers, two lengths.
+    pub const BYTES: usize = 1 + 4 * 2 + 2 * wire::NUMBER_BYTES + 2 * 3;
+
+    /// Bytes that it takes in a frame, at most.
+    #[must_use]
+    pub fn max_wire_bytes(&self) -> usize {
+        let exceptions: usize = self.exceptions.iter().map(Exception::max_wire_bytes).sum();
+        Self::BYTES + self.delivered.len() * wire::RANGE_BYTES + exceptions
+    }
+}
+
 /// A:WHERE: one row for each lane asked about, in the order of the question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhereA {
@@ -125,4 +137,56 @@ pub struct CloseA {
     /// The request it answers.
     #[serde(rename = "q", deserialize_with = "wire::integer")]
     pub request: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::RelayId;
+    use crate::protocol::limit::MAX_INTEGER;
+    use crate::protocol::{Frame, Outcome, PREFIX_BYTES, RejectReason, Verdict, encode};
+
+    fn verdict() -> impl Strategy<Value = Verdict> {
+        let reason = prop::sample::select(RejectReason::ALL);
+        let outcome = prop_oneof![
+            Just(Outcome::Delivered),
+            any::<bool>().prop_map(|maybe_taken| Outcome::Expired { maybe_taken }),
+            (reason, prop::option::of("[a-zäß]{0,128}"), any::<bool>())
+                .prop_map(|(reason, text, maybe_taken)| Outcome::Rejected { reason, text, maybe_taken }),
+        ];
+        let relay = any::<bool>().prop_map(|elsewhere| elsewhere.then(|| RelayId::from_bytes([7; 32])));
+        (outcome, relay).prop_map(|(outcome, relay)| Verdict { outcome, relay })
+    }
+
+    fn row() -> impl Strategy<Value = LaneState> {
+        let number = 1..=MAX_INTEGER;
+        let run = (number.clone(), number.clone(), verdict()).prop_map(|(one, other, verdict)| Exception {
+            from: one.min(other),
+            to: one.max(other),
+            verdict,
+        });
+        let delivered = prop::collection::vec(number.clone(), 0..40);
+        (number.clone(), number, delivered, prop::collection::vec(run, 0..20)).prop_map(
+            |(last, upto, delivered, exceptions)| LaneState {
+                last,
+                upto,
+                delivered: delivered.into_iter().collect(),
+                exceptions,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn rows_take_no_more_bytes_than_they_are_counted_for(lanes in prop::collection::vec(row(), 1..8)) {
+            let counted: usize = lanes.iter().map(LaneState::max_wire_bytes).sum();
+            let mut written = bytes::BytesMut::new();
+            encode(&Frame::from(WhereA { request: MAX_INTEGER, lanes }), &mut written);
+            // The map, its two keys, the number and the length of the list.
+            let around = PREFIX_BYTES + 1 + 2 + 9 + 2 + 3;
+            prop_assert!(written.len() <= counted + around, "{} bytes, counted as {counted}", written.len());
+        }
+    }
 }

@@ -31,6 +31,13 @@ pub const MAX_LIST: usize = 10_000;
 /// Lanes that one R:WHERE or R:CLOSE asks about. More is `bad_value`.
 pub const MAX_LANES_ASKED: usize = 256;
 
+/// Bytes of rows in one A:WHERE, and of outcomes in one ACK:N. The rest is told in the next: far below a frame,
+/// so that a relay's memory for one answer is small, and one run may go beyond.
+pub const TOLD_BYTES: usize = 256 << 10;
+
+/// Runs of one lane in one A:WHERE or ACK:N.
+pub const TOLD_RUNS: usize = 1024;
+
 /// Bytes of a text that a person reads: an agent's name, the words of a refusal. Longer ones are cut by
 /// whoever writes them, and are `bad_value` on the wire.
 pub const MAX_TEXT_BYTES: usize = 256;

@@ -313,6 +313,13 @@ impl Exception {
     pub(super) const fn is_reversed(&self) -> bool {
         self.from == 0 || self.from > self.to
     }
+
+    /// Bytes that it takes in a frame, at most.
+    #[must_use]
+    pub fn max_wire_bytes(&self) -> usize {
+        // The map, its three keys, and the numbers.
+        1 + 3 * 2 + 2 * wire::NUMBER_BYTES + self.verdict.max_wire_bytes()
+    }
 }
 
 /// ACK:N, relay to sender: outcomes of messages of one lane. Not acknowledged: R:WHERE finds what was lost.

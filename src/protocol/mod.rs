@@ -38,7 +38,7 @@ pub use mailbox::{Order, PageA, PageR, SenderCount, Status, StatusA, StatusR};
 pub use message::{AckA, AckN, AckR, Answer, Durability, Exception, MsgA, MsgN, MsgR, Refusal, Taken};
 pub use outcome::{Outcome, RejectReason, Verdict, WaitReason};
 pub use session::{GoawayN, HelloA, HelloR, NopN, OpenN, PushMode, Role, StreamKind};
-pub use wire::clip_text;
+pub use wire::{RANGE_BYTES, clip_text};
 
 #[cfg(test)]
 pub(crate) use envelope::tests::sample;

@@ -130,6 +130,20 @@ impl Verdict {
 
     /// Delivered, at the relay that tells it.
     pub const DELIVERED: Self = Self::here(Outcome::Delivered);
+
+    /// Bytes that it takes in a frame, at most.
+    #[must_use]
+    pub fn max_wire_bytes(&self) -> usize {
+        // The map, `o` and `m`; each part with its key and its length.
+        let relay = self.relay.map_or(0, |_| 2 + 2 + 32);
+        let outcome = match &self.outcome {
+            Outcome::Delivered | Outcome::Expired { .. } => 0,
+            Outcome::Rejected { reason, text, .. } => {
+                2 + 1 + reason.name().len() + text.as_ref().map_or(0, |text| 2 + 3 + text.len())
+            }
+        };
+        1 + 3 + 3 + outcome + relay
+    }
 }
 
 #[derive(Serialize, Deserialize, Clone)]

@@ -30,6 +30,12 @@ as_bin!(RelayId, 32, |id: &RelayId| *id.as_bytes(), RelayId::from_bytes);
 as_bin!(StoreId, 16, |id: &StoreId| id.0, StoreId);
 as_bin!(LaneId, 8, |id: &LaneId| id.0.to_be_bytes(), |bytes| LaneId(u64::from_be_bytes(bytes)));
 
+/// Bytes of an integer, at most.
+pub(super) const NUMBER_BYTES: usize = 9;
+
+/// Bytes of one range in a frame, at most.
+pub const RANGE_BYTES: usize = 1 + 2 * NUMBER_BYTES;
+
 /// For `skip_serializing_if`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(super) fn is_false(flag: &bool) -> bool {

@@ -1,6 +1,5 @@
 //! Takes connections, within limits, and starts a session for each.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,16 @@ use crate::transport::Incoming;
 /// How long sessions may take to finish once the relay ends.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
+/// With this share (one in so many) of the places for connections without R:HELLO taken, the relay is crowded.
+const CROWDED_SHARE: usize = 10;
+
 /// Accepts until the relay ends, then waits for the sessions to finish.
 pub(super) async fn run(node: Arc<Node>) {
     let gate = Gate::new(node.limits.connections_per_address);
     let connections = Arc::new(Semaphore::new(node.limits.connections));
     let strangers = Arc::new(Semaphore::new(node.limits.transport.max_without_hello));
+    let max_strangers = node.limits.transport.max_without_hello;
+    let uncrowded = max_strangers - max_strangers / CROWDED_SHARE;
     let mut sessions = JoinSet::new();
     loop {
         let incoming = tokio::select! {
@@ -29,8 +33,9 @@ pub(super) async fn run(node: Arc<Node>) {
             incoming = node.endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
-        let address = canonical(incoming.remote());
-        match gate.judge(node.clock.now(), address, incoming.is_validated()) {
+        let crowded = strangers.available_permits() < uncrowded;
+        let address = incoming.remote().ip();
+        match gate.judge(node.clock.now(), address, incoming.is_validated(), crowded) {
             Passage::Welcome => {}
             Passage::Prove => {
                 incoming.retry();
@@ -66,9 +71,4 @@ async fn serve(node: Arc<Node>, incoming: Incoming, _connection: OwnedSemaphoreP
         Ok(connection) => session::run(&node, connection, stranger).await,
         Err(error) => tracing::debug!(%remote, %error, "handshake failed"),
     }
-}
-
-/// An IPv4 client of a dual-stack socket counts as itself.
-fn canonical(remote: SocketAddr) -> IpAddr {
-    remote.ip().to_canonical()
 }

@@ -35,8 +35,11 @@ impl Gate {
         Self { per_second, second: Mutex::default() }
     }
 
-    /// An attempt from `address`, which has proven itself if `validated`.
-    pub(super) fn judge(&self, now: Moment, address: IpAddr, validated: bool) -> Passage {
+    /// An attempt from `address`, which has proven itself if `validated`. While the relay is `crowded` with
+    /// connections that have not said who they are, everybody has to prove its address: a flood from spoofed
+    /// ones then takes no places.
+    pub(super) fn judge(&self, now: Moment, address: IpAddr, validated: bool, crowded: bool) -> Passage {
+        let address = network(address);
         let second = now.since(Moment::default()).as_secs();
         let mut counted = self.second.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.0 != second {
@@ -48,11 +51,20 @@ impl Gate {
         let attempts = counted.1.entry(address).or_default();
         *attempts = attempts.saturating_add(1);
         match (*attempts <= self.per_second, validated) {
+            (true, false) if crowded => Passage::Prove,
             (true, _) => Passage::Welcome,
             (false, false) => Passage::Prove,
             (false, true) if *attempts <= self.per_second.saturating_mul(VALIDATED_FACTOR) => Passage::Welcome,
             (false, true) => Passage::Refuse,
         }
+    }
+}
+
+/// What one subscriber has: an IPv4 address, or an IPv6 network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -68,15 +80,34 @@ mod tests {
         let at = |ms| Moment::from_origin(Duration::from_millis(ms));
         let flood = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-        assert_eq!(gate.judge(at(0), flood, false), Passage::Welcome);
-        assert_eq!(gate.judge(at(1), flood, false), Passage::Welcome);
-        assert_eq!(gate.judge(at(2), flood, false), Passage::Prove);
-        assert_eq!(gate.judge(at(3), flood, true), Passage::Welcome);
+        assert_eq!(gate.judge(at(0), flood, false, false), Passage::Welcome);
+        assert_eq!(gate.judge(at(1), flood, false, false), Passage::Welcome);
+        assert_eq!(gate.judge(at(2), flood, false, false), Passage::Prove);
+        assert_eq!(gate.judge(at(3), flood, true, false), Passage::Welcome);
         for _ in 0..40 {
-            gate.judge(at(4), flood, true);
+            gate.judge(at(4), flood, true, false);
         }
-        assert_eq!(gate.judge(at(5), flood, true), Passage::Refuse);
-        assert_eq!(gate.judge(at(5), other, false), Passage::Welcome);
-        assert_eq!(gate.judge(at(1000), flood, false), Passage::Welcome, "the next second is a new one");
+        assert_eq!(gate.judge(at(5), flood, true, false), Passage::Refuse);
+        assert_eq!(gate.judge(at(5), other, false, false), Passage::Welcome);
+        assert_eq!(gate.judge(at(1000), flood, false, false), Passage::Welcome, "the next second is a new one");
+    }
+
+    #[test]
+    fn a_crowded_relay_wants_proof_from_everybody() {
+        let gate = Gate::new(2);
+        let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(gate.judge(Moment::default(), address, false, true), Passage::Prove);
+        assert_eq!(gate.judge(Moment::default(), address, true, true), Passage::Welcome);
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let gate = Gate::new(1);
+        let judge = |text: &str| gate.judge(Moment::default(), text.parse().unwrap(), false, false);
+        assert_eq!(judge("2001:db8::1"), Passage::Welcome);
+        assert_eq!(judge("2001:db8::ffff:2"), Passage::Prove);
+        assert_eq!(judge("2001:db8:0:1::1"), Passage::Welcome);
+        assert_eq!(judge("::ffff:10.0.0.1"), Passage::Welcome);
+        assert_eq!(judge("10.0.0.1"), Passage::Prove, "the same IPv4 address in another dress");
     }
 }

@@ -16,6 +16,7 @@ mod gate;
 mod notify;
 mod registry;
 mod session;
+mod settle;
 mod submit;
 mod sweep;
 mod sync;

@@ -1,18 +1,17 @@
 //! The notify stream: pushes messages within the client's credit, takes its answers, tells outcomes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
+use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
-use crate::id::{LaneKey, PeerId};
 use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, AckR, CloseCode, Frame, MsgN, Order, Taken};
-use crate::ranges::Ranges;
-use crate::store::{Done, Op, Page, Query, Reply, Settled, Stored, Watch};
+use crate::store::{Page, Query, Reply, Stored, Watch};
 use crate::time::{UnixMillis, millis, sleep_until};
 use crate::transport::{FrameReceiver, FrameSender};
 
@@ -34,11 +33,12 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
     };
     let mut live = session.live.subscribe();
     loop {
-        let writable = notify.sender.pending_bytes() <= SEND_BUFFER_BYTES;
-        if writable {
+        if is_writable(&notify.sender) {
             notify.tell_outcomes().await?;
             notify.push_messages().await?;
         }
+        // What was just written may have used the room up.
+        let writable = is_writable(&notify.sender);
         let clock = &*session.node.clock;
         let timeout = notify.window.next_timeout();
         let hungry = writable && notify.window.room() > 0;
@@ -48,7 +48,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
                 Some(frame) => notify.receive(frame).await?,
                 None => return Err(End::Close(CloseCode::Done, "the client finished")),
             },
-            done = settled(&mut notify.settling) => notify.on_settled(done?),
+            done = settled(&mut notify.settling) => done?,
             page = notify.push.news(), if hungry => notify.push.learn(page?),
             () = session.seat.outcomes.changed(), if writable => {}
             cursor = beginning(&mut live), if matches!(notify.push, Push::Waiting) => {
@@ -75,16 +75,6 @@ struct Notify<'a> {
     push: Push,
     settling: VecDeque<Settling>,
 }
-
-/// Answers on their way into the store, and the outcomes told in advance: a *delivered* need not wait for the
-/// disk (LAW 3).
-struct Settling {
-    reply: Reply<Vec<Done>>,
-    told: Told,
-}
-
-/// For each lane the session that was told, and the numbers.
-type Told = BTreeMap<(PeerId, LaneKey), (Option<u64>, Ranges)>;
 
 enum Push {
     /// The client reads its backlog first.
@@ -153,7 +143,7 @@ impl Notify<'_> {
         let (now, date) = (node.clock.now(), node.clock.date());
         while let Some(next) = live.queue.front() {
             let bytes = next.envelope.bytes().len();
-            if !self.window.admits(bytes) || self.sender.pending_bytes() > SEND_BUFFER_BYTES {
+            if !self.window.admits(bytes) || !is_writable(&self.sender) {
                 return Ok(());
             }
             let Some(next) = live.queue.pop_front() else { break };
@@ -231,51 +221,21 @@ impl Notify<'_> {
         }
     }
 
-    /// Gives answers to the store, and tells the senders of what was taken without waiting for the disk.
     fn settle(&mut self, answers: Taken) {
-        let node = &self.session.node;
-        let mut told = Told::new();
+        let mut taken = Vec::new();
         for (from, to) in answers.taken.iter() {
-            for seq in self.window.within(from, to) {
-                if let Some(stored) = self.window.answered(seq) {
-                    let header = stored.envelope.header();
-                    told.entry((stored.submitter, header.lane_key())).or_default().1.insert(header.n);
-                }
-            }
+            taken.extend(self.window.within(from, to).into_iter().filter_map(|seq| self.window.answered(seq)));
         }
         for refusal in &answers.refused {
             self.window.answered(refusal.seq);
         }
-        let settle = Op::Settle { store: node.store.store_id(), answers, handed_out: self.session.handed_out() };
-        let reply = node.store.submit(self.session.fence, vec![settle]);
-        for ((submitter, lane), (epoch, delivered)) in &mut told {
-            let settled =
-                Settled { submitter: *submitter, lane: *lane, delivered: delivered.clone(), exceptions: Vec::new() };
-            *epoch = node.registry.tell(&settled);
-        }
-        self.settling.push_back(Settling { reply, told });
+        self.settling.push_back(settle(self.session, answers, &taken));
     }
+}
 
-    /// Answers are durable: tells what was not told in advance, or told to a session that was replaced since.
-    fn on_settled(&self, (done, told): (Vec<Done>, Told)) {
-        let registry = &self.session.node.registry;
-        for done in done {
-            let Done::Settled(all) = done else { continue };
-            for settled in all {
-                let in_advance = told.get(&(settled.submitter, settled.lane)).is_some_and(|(epoch, numbers)| {
-                    *epoch == registry.epoch(settled.submitter)
-                        && settled.exceptions.is_empty()
-                        && settled
-                            .delivered
-                            .iter()
-                            .all(|(from, to)| numbers.range_of(from).is_some_and(|range| range.1 >= to))
-                });
-                if !in_advance {
-                    registry.tell(&settled);
-                }
-            }
-        }
-    }
+/// Whether more may be written without waiting.
+fn is_writable(sender: &FrameSender) -> bool {
+    sender.pending_bytes() <= SEND_BUFFER_BYTES
 }
 
 /// Waits until pushing begins, and from behind which `seq`. Cancel-safe.
@@ -285,12 +245,11 @@ async fn beginning(live: &mut watch::Receiver<Option<u64>>) -> u64 {
 }
 
 /// Waits for the oldest answers to be in the store; for ever if there are none. Cancel-safe.
-async fn settled(settling: &mut VecDeque<Settling>) -> Result<(Vec<Done>, Told), End> {
+async fn settled(settling: &mut VecDeque<Settling>) -> Result<(), End> {
     let Some(oldest) = settling.front_mut() else { return std::future::pending().await };
-    // On an error the session ends: its client comes back, and what it took is acknowledged again.
-    let done = (&mut oldest.reply).await?;
-    let told = settling.pop_front().map(|oldest| oldest.told).unwrap_or_default();
-    Ok((done, told))
+    let done = oldest.done().await;
+    settling.pop_front();
+    done
 }
 
 /// A stored message as it travels.

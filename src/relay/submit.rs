@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::session::{End, Session, unexpected};
 use crate::id::LaneKey;
+use crate::protocol::limit::TOLD_BYTES;
 use crate::protocol::{
     Answer, CloseA, CloseCode, Envelope, Frame, FrameType, Header, LaneRef, MsgA, MsgR, Outcome, RejectReason, Verdict,
     WaitReason, WhereA, WireError,
@@ -164,7 +165,8 @@ fn receive(
             let lanes = ask.lanes.iter().map(|ask| Ok((key(&ask.lane)?, ask.from, ask.to)));
             operations.push(Op::Where(lanes.collect::<Result<_, WireError>>()?));
             expected.push(Expected::Where { request: ask.request });
-            Ok(0)
+            // As large as its answer may be: that is what waits for the stream.
+            Ok(TOLD_BYTES)
         }
         Frame::CloseR(close) => {
             count(FrameType::CloseR, close.request)?;

@@ -6,9 +6,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::notify::message;
 use super::session::{End, Session, unexpected};
+use super::settle::settle;
 use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
 use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};
-use crate::store::{Done, Op, Query};
+use crate::store::Query;
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Serves every sync stream that the client opens. The transport bounds how many there are.
@@ -59,14 +60,7 @@ async fn page(session: &Session, ask: PageR) -> Result<PageA, End> {
     let node = &session.node;
     let ours = ask.store == node.store.store_id();
     if ours && !ask.answers.is_empty() {
-        let settle = Op::Settle { store: ask.store, answers: ask.answers, handed_out: session.handed_out() };
-        for done in node.store.submit(session.fence, vec![settle]).await? {
-            if let Done::Settled(settled) = done {
-                for settled in &settled {
-                    node.registry.tell(settled);
-                }
-            }
-        }
+        settle(session, ask.answers, &[]).done().await?;
     }
     let query = Query {
         mailbox: session.peer,

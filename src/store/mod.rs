@@ -159,7 +159,8 @@ pub enum Done {
     },
     /// Outcomes to tell their submitters.
     Settled(Vec<Settled>),
-    /// The rows asked about, in the order of the question.
+    /// The rows asked about, in the order of the question; shorter or fewer than asked, but one that says
+    /// something, where they would take more than [`TOLD_BYTES`](crate::protocol::limit::TOLD_BYTES).
     Lanes(Vec<LaneState>),
 }
 

@@ -2,7 +2,12 @@
 //!
 //! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set).
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test panics, and waits by the real clock"
+)]
 
 mod program;
 mod use_by_scripts;

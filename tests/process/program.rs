@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up: far more than it needs on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The example peer. `cargo test --test process` alone does not build examples, so it is built here.
 static PEER: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -21,15 +21,22 @@ static PEER: LazyLock<PathBuf> = LazyLock::new(|| {
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
+    // What cargo tells this test of its package would look like a change to build scripts, and build all anew.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_") && !matches!(&*text, "CARGO_HOME" | "CARGO_TARGET_DIR") {
+            build.env_remove(&name);
+        }
+    }
     assert!(build.status().unwrap().success(), "the example peer builds");
     Path::new(env!("CARGO_BIN_EXE_posthouse")).parent().unwrap().join("examples/peer")
 });
 
 /// A running program whose standard output is one JSON object a line.
-pub struct Program {
+pub(super) struct Program {
     child: Child,
     events: Receiver<Value>,
-    pub errors: Arc<Mutex<String>>,
+    pub(super) errors: Arc<Mutex<String>>,
 }
 
 impl Program {
@@ -64,7 +71,7 @@ impl Program {
     }
 
     /// The next event; `None` once the program has ended and all of its events are read.
-    pub fn next(&self) -> Option<Value> {
+    pub(super) fn next(&self) -> Option<Value> {
         match self.events.recv_timeout(PATIENCE) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Disconnected) => None,
@@ -73,12 +80,12 @@ impl Program {
     }
 
     /// An event that has come already.
-    pub fn try_next(&self) -> Option<Value> {
+    pub(super) fn try_next(&self) -> Option<Value> {
         self.events.try_recv().ok()
     }
 
     /// Reads events until one of this name.
-    pub fn expect(&self, name: &str) -> Value {
+    pub(super) fn expect(&self, name: &str) -> Value {
         loop {
             let event = self.next().unwrap_or_else(|| panic!("no {name}; stderr: {}", self.errors.lock().unwrap()));
             if event["event"] == name {
@@ -88,13 +95,13 @@ impl Program {
     }
 
     /// kill -9. The events printed before it can still be read.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(super) fn wait(&mut self) -> ExitStatus {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -114,22 +121,22 @@ impl Drop for Program {
 }
 
 /// A relay that always has the same place, key and store.
-pub struct Relay {
+pub(super) struct Relay {
     directory: PathBuf,
     port: u16,
     program: Option<Program>,
-    pub address: String,
+    pub(super) address: String,
 }
 
 impl Relay {
-    pub fn start(directory: &Path) -> Self {
+    pub(super) fn start(directory: &Path) -> Self {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut relay = Self { directory: directory.to_owned(), port, program: None, address: String::new() };
         relay.start_again();
         relay
     }
 
-    pub fn start_again(&mut self) {
+    pub(super) fn start_again(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthouse"));
         command.args(["run", "--json", "--admin", "127.0.0.1:0", "--log", "warn", "--listen"]);
         command.arg(format!("127.0.0.1:{}", self.port));
@@ -140,23 +147,23 @@ impl Relay {
         self.program = Some(program);
     }
 
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.program.as_mut().unwrap().kill();
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 }
 
 /// The example peer with this directory.
-pub struct Peer {
-    pub directory: PathBuf,
+pub(super) struct Peer {
+    pub(super) directory: PathBuf,
     relay: String,
 }
 
 impl Peer {
-    pub fn new(directory: PathBuf, relay: &Relay) -> Self {
+    pub(super) fn new(directory: PathBuf, relay: &Relay) -> Self {
         Self { directory, relay: relay.address.clone() }
     }
 
@@ -166,21 +173,21 @@ impl Peer {
         command
     }
 
-    pub fn start(&self, arguments: &[&str]) -> Program {
+    pub(super) fn start(&self, arguments: &[&str]) -> Program {
         Program::start(self.command(arguments), None)
     }
 
-    pub fn start_with_input(&self, arguments: &[&str], input: Vec<u8>) -> Program {
+    pub(super) fn start_with_input(&self, arguments: &[&str], input: Vec<u8>) -> Program {
         Program::start(self.command(arguments), Some(input))
     }
 
     /// Runs it to its end.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Its address, for others to send to.
-    pub fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         let output = self.run(&["id"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let event: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -170,7 +170,7 @@ fn a_relay_on_an_empty_store_and_on_an_older_copy_is_offered_again_what_senders_
         while let Some(event) = sender.next() {
             told.note(&event);
         }
-        assert!(sender.wait().success());
+        assert!(sender.wait().success(), "older copy: {older_copy}: {}", sender.errors.lock().unwrap());
         assert_eq!(told.delivered.len(), 3);
         let left = bob.run(&["recv", "--idle", "500ms"]);
         assert!(!String::from_utf8_lossy(&left.stdout).contains("\"message\""), "nothing comes twice");

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Append, Done, Expired, Fence, Op, Page, Query, RelayStore, Reply, Settled, StoreError, StoreLimits};
+use super::{
+    Append, Done, Expired, Fence, Op, Page, Query, RelayStore, Reply, Settled, StoreError, StoreLimits, Stored,
+};
 use crate::id::{LaneId, LaneKey, MessageId, Pair, PeerId, RelayId};
 use crate::protocol::{
     Answer, Envelope, Exception, Header, LaneState, Order, Outcome, Refusal, RejectReason, Status, Taken, Verdict,
@@ -20,6 +22,7 @@ use crate::time::{Clock, Moment, UnixMillis, millis};
 pub(crate) mod mailbox;
 pub(crate) mod outcome;
 pub(crate) mod place;
+pub(crate) mod told;
 
 /// When the tests begin.
 pub(crate) const START: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -323,6 +326,10 @@ macro_rules! contract_tests {
                     an_interrupted_session_counts_as_having_handed_out_all
                     a_sweep_is_bounded_and_costs_nothing_when_nothing_is_due
                     interrupted_clients_are_told_of_once
+                }
+                told {
+                    what_is_told_about_many_lanes_fits_a_frame_and_an_outbox_learns_all_of_it
+                    a_question_about_many_lanes_is_answered_for_one_at_least
                 }
             );
         }

@@ -68,8 +68,8 @@ pub struct KeptOutcome {
 pub enum Change {
     /// A message enters the outbox.
     Keep(u64, Letter),
-    /// A message leaves the outbox; its outcome is kept if nobody waits for it.
-    Resolve(u64, Option<KeptOutcome>),
+    /// A message leaves the outbox; its outcome is kept until somebody has seen it.
+    Resolve(u64, KeptOutcome),
     /// Somebody has seen an outcome.
     Forget(u64),
     /// The relay's store is now this one; messages with keys below may have been offered to another.
@@ -250,9 +250,7 @@ impl Engine for ClientEngine {
                 Change::Keep(key, letter) => drop(tables.outbox.insert(key, &*letter_row(letter)?)?),
                 Change::Resolve(key, outcome) => {
                     tables.outbox.remove(key)?;
-                    if let Some(outcome) = outcome {
-                        tables.outcomes.insert(key, &*encode(&OutcomeRow::from(outcome))?)?;
-                    }
+                    tables.outcomes.insert(key, &*encode(&OutcomeRow::from(outcome))?)?;
                 }
                 Change::Forget(key) => drop(tables.outcomes.remove(key)?),
                 Change::Remember { store, foreign_below } => {
@@ -429,8 +427,9 @@ mod tests {
             Change::Keep(0, letter(1)),
             Change::Keep(1, letter(2)),
             Change::Keep(2, letter(3)),
-            Change::Resolve(1, Some(outcome.clone())),
-            Change::Resolve(2, None),
+            Change::Resolve(1, outcome.clone()),
+            Change::Resolve(2, outcome.clone()),
+            Change::Forget(2),
             Change::Remember { store: StoreId([5; 16]), foreign_below: 1 },
             Change::Answered(sender, LaneId(u64::MAX), row.clone()),
             Change::Answered(sender, LaneId(1), InboxRow::default()),

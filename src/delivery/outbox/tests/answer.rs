@@ -50,16 +50,24 @@ fn gaps_set_a_lane_back_once() {
     }
     let sent = rig.out();
     assert_eq!(sent.len(), 200);
-    // The relay has forgotten all: every one of the 200 finds a gap, and all go out once more, no more.
-    for n in 2..=201 {
+    // The relay has forgotten all: every one of the 200 finds a gap, and all go out once more, no more. Most of
+    // the gaps are told when the lane is on its way again.
+    rig.gap("a2", 0);
+    let mut again = rig.out();
+    assert_eq!(again, ["a1<0"], "one that counted as accepted goes first");
+    for n in 3..=100 {
         rig.gap(&format!("a{n}"), 0);
     }
-    let mut again = Vec::new();
-    let mut last = 0;
+    rig.accept("a1");
+    let stale: Vec<_> = (101..=201).map(|n| rig.request(&format!("a{n}"))).collect();
+    let mut last = 1;
     loop {
         let out = rig.out();
         if out.is_empty() {
             break;
+        }
+        for request in &stale {
+            rig.answer(*request, Answer::Gap { last: 0 }).unwrap();
         }
         for message in &out {
             let (message, prev) = message.split_once('<').unwrap();
@@ -69,7 +77,7 @@ fn gaps_set_a_lane_back_once() {
         }
         again.extend(out);
     }
-    assert_eq!((again.len(), &*again[0]), (201, "a1<0"), "one that counted as accepted goes first");
+    assert_eq!(again.len(), 201);
 }
 
 #[test]

@@ -105,6 +105,19 @@ fn a_lane_waits_even_if_the_older_one_was_accepted_in_an_earlier_session() {
 }
 
 #[test]
+fn a_lane_waits_for_an_older_one_that_was_accepted_and_may_be_gone() {
+    let mut rig = Rig::open(Some(store(1)), [left(0, 0, 1)]);
+    rig.connect(1);
+    rig.out();
+    rig.rows(vec![row(1)]);
+    rig.connect(2);
+    rig.add(1, DAY);
+    assert_eq!(rig.out(), ["where a1-1"], "and nothing of the lane that needs no question");
+    rig.rows(vec![row(0)]);
+    assert_eq!(rig.out(), ["a1<0"]);
+}
+
+#[test]
 fn what_enters_after_the_question_is_offered_whatever_the_answer_says() {
     // A forwarding outbox put back from an older copy: the other relay is further on than this one knows.
     let mut rig = Rig::open(Some(store(1)), [left(0, 0, 1)]);
@@ -175,8 +188,8 @@ fn a_lane_is_closed_once_it_is_used_no_more_and_every_outcome_is_durable() {
     rig.outcome(1, Verdict::DELIVERED);
     rig.outbox.retire();
     assert_eq!(rig.out(), [""; 0]);
-    rig.persist("a1");
     rig.outcome(2, Verdict::DELIVERED);
+    rig.persist("a1");
     assert_eq!(rig.out(), [""; 0], "a2's outcome is not durable");
     rig.persist("a2");
     assert!(rig.outbox.is_closing());

@@ -18,13 +18,10 @@ use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
 use crate::id::{LaneKey, PeerId};
+use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{Durability, LaneState};
 use crate::store::{Done, Expired, Fence, Op, StoreError, StoreLimits, Stored, Watchers};
 use crate::time::{Moment, SharedClock};
-
-/// Runs of numbers that the answer about one lane tells. The rest is asked for again: an answer has to fit a
-/// frame even where each refusal has its own words.
-const TOLD_RUNS: usize = 1024;
 
 /// Bytes that one operation takes in the queue beside its message.
 const OP_BYTES: usize = 256;
@@ -137,10 +134,7 @@ impl RelayEngine {
                 settle(work, fence.peer, answers, *handed_out).map(Done::Settled)
             }
             Op::Settle { .. } => Ok(Done::Settled(Vec::new())),
-            Op::Where(questions) => {
-                let state = |(key, from, to): &(LaneKey, u64, u64)| where_is(work, fence.peer, key, *from, *to);
-                questions.iter().map(state).collect::<Result<_, _>>().map(Done::Lanes)
-            }
+            Op::Where(questions) => where_are(work, fence.peer, questions).map(Done::Lanes),
             Op::Close(lanes) => {
                 for key in lanes {
                     if let Some(at) = work.lane_at(fence.peer, key)? {
@@ -189,9 +183,29 @@ fn end(work: &mut Work<'_>, fence: &Fence, handed_out: u64) -> Result<Done, Faul
     Ok(Done::Done)
 }
 
-fn where_is(work: &mut Work<'_>, submitter: PeerId, key: &LaneKey, from: u64, to: u64) -> Result<LaneState, Fault> {
-    let Some(at) = work.lane_at(submitter, key)? else { return Ok(LaneRow::absent(to)) };
-    Ok(work.lanes.get(at)?.map_or_else(|| LaneRow::absent(to), |entry| entry.row.state(from, to, TOLD_RUNS)))
+/// The rows asked about, as far as they fit an answer.
+fn where_are(
+    work: &mut Work<'_>,
+    submitter: PeerId,
+    questions: &[(LaneKey, u64, u64)],
+) -> Result<Vec<LaneState>, Fault> {
+    let (mut states, mut bytes) = (Vec::with_capacity(questions.len()), 0);
+    for (key, from, to) in questions {
+        let left = TOLD_BYTES.saturating_sub(bytes);
+        let entry = match work.lane_at(submitter, key)? {
+            Some(at) => work.lanes.get(at)?,
+            None => None,
+        };
+        let absent = || LaneRow::absent(*to);
+        let state = entry.map_or_else(absent, |entry| entry.row.state(*from, *to, TOLD_RUNS, left));
+        bytes += state.max_wire_bytes();
+        // A row says something always, so that who asks again gets on; but that must be the first one then.
+        if bytes > TOLD_BYTES && !states.is_empty() {
+            break;
+        }
+        states.push(state);
+    }
+    Ok(states)
 }
 
 /// Marks the mailboxes whose sessions were open when the store was left without a word, and says where those
