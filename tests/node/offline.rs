@@ -167,14 +167,14 @@ async fn acknowledgements_ride_on_the_next_page_request() {
     bob_was_here(&relay).await;
     let proxy = Proxy::before(&relay, &[2]);
     let alice = client(1, &relay.home());
-    send_numbered(&alice, &relay, 0..50).await;
+    send_numbered(&alice, &relay, 0..300).await;
     let bob = builder(2, &proxy.home()).page_messages(10).start().unwrap();
     let taker = Taker::of(&bob);
-    taker.count(50).await;
+    taker.count(300).await;
     relay.waits_for(2, 0).await;
     let riding = proxy.count(|frame| matches!(frame, Frame::PageR(ask) if !ask.answers.is_empty()));
     assert!(riding > 0, "{:?}", proxy.seen().iter().map(Frame::frame_type).collect::<Vec<_>>());
-    assert_eq!(taker.bodies(), numbered(0..50));
+    assert_eq!(taker.bodies(), numbered(0..300));
 }
 
 #[tokio::test]
