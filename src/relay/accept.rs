@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::gate::{Gate, Passage};
-use super::{Node, session};
+use super::{Node, serve};
 use crate::protocol::CloseCode;
 use crate::transport::Incoming;
 
@@ -50,7 +50,7 @@ pub(super) async fn run(node: Arc<Node>) {
         let permits = connections.clone().try_acquire_owned().ok().zip(strangers.clone().try_acquire_owned().ok());
         match permits {
             Some((connection, stranger)) => {
-                sessions.spawn(serve(node.clone(), incoming, connection, stranger));
+                sessions.spawn(shake_hands(node.clone(), incoming, connection, stranger));
             }
             None => {
                 tracing::warn!("as many connections as the limits allow: one more is refused");
@@ -65,10 +65,15 @@ pub(super) async fn run(node: Arc<Node>) {
     }
 }
 
-async fn serve(node: Arc<Node>, incoming: Incoming, _connection: OwnedSemaphorePermit, stranger: OwnedSemaphorePermit) {
+async fn shake_hands(
+    node: Arc<Node>,
+    incoming: Incoming,
+    _connection: OwnedSemaphorePermit,
+    stranger: OwnedSemaphorePermit,
+) {
     let remote = incoming.remote();
     match incoming.handshake().await {
-        Ok(connection) => session::run(&node, connection, stranger).await,
+        Ok(connection) => serve::run(&node, connection, stranger).await,
         Err(error) => tracing::debug!(%remote, %error, "handshake failed"),
     }
 }

@@ -1,20 +1,21 @@
 //! The relay node: takes connections, keeps what arrives, hands it on, and tells the senders.
 //!
 //! ```text
-//!  accept ──> session ──┬── submit   HELLO; MSG:R -> store -> MSG:A; WHERE, CLOSE
+//!  accept ──> serve ────┬── submit   HELLO; MSG:R -> store -> MSG:A; WHERE, CLOSE
 //!               │       ├── notify   store -> MSG:N; ACK:R -> store; ACK:N out
 //!            registry   └── sync     STATUS, PAGE
 //!               │
 //!             sweep     what runs out of time
 //! ```
 //!
-//! One task per session runs its streams side by side, so nothing of a session outlives it. All state that
-//! has to last is in the store; what is here can be lost at any time (LAW 2).
+//! One task per session runs its streams side by side; nothing of a session outlives it but what it has given
+//! to the store. All state that has to last is there; what is here can be lost at any time (LAW 2).
 
 mod accept;
 mod gate;
 mod notify;
 mod registry;
+mod serve;
 mod session;
 mod settle;
 mod submit;

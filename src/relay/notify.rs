@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
+use super::session::{End, SEND_BUFFER_BYTES, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
 use crate::protocol::limit::MAX_PAGE_BYTES;
-use crate::protocol::{AckA, AckR, CloseCode, Frame, MsgN, Order, Taken};
+use crate::protocol::{AckA, AckR, CloseCode, Frame, Order, Taken};
 use crate::store::{Page, Query, Reply, Stored, Watch};
-use crate::time::{UnixMillis, millis, sleep_until};
+use crate::time::sleep_until;
 use crate::transport::{FrameReceiver, FrameSender};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
@@ -250,15 +250,4 @@ async fn settled(settling: &mut VecDeque<Settling>) -> Result<(), End> {
     let done = oldest.done().await;
     settling.pop_front();
     done
-}
-
-/// A stored message as it travels.
-pub(super) fn message(stored: &Stored, date: UnixMillis, attempt: u64) -> MsgN {
-    MsgN {
-        seq: stored.seq,
-        ttl_ms: millis(date.until(stored.expires)),
-        attempt,
-        envelope: stored.envelope.bytes().clone(),
-        signature: stored.signature,
-    }
 }

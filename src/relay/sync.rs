@@ -4,8 +4,7 @@ use std::convert::Infallible;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::notify::message;
-use super::session::{End, Session, unexpected};
+use super::session::{End, Session, message, unexpected};
 use super::settle::settle;
 use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
 use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};

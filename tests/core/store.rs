@@ -147,7 +147,7 @@ impl Disk {
                 lanes.truncate(if around.chance.one_in(8) { 1 } else { usize::MAX });
                 let max_runs = if around.chance.one_in(4) { 1 } else { 100 };
                 let lanes = lanes.iter().map(|ask| match self.rows.get(&ask.lane.key(peer)) {
-                    Some(row) => row.state(ask.from, ask.to, max_runs),
+                    Some(row) => row.state(ask.from, ask.to, max_runs, usize::MAX),
                     None => LaneRow::absent(ask.to),
                 });
                 vec![Done::Reply(Down::Rows(WhereA { request: ask.request, lanes: lanes.collect() }))]

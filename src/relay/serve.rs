@@ -1,0 +1,157 @@
+//! Serves one connection: R:HELLO, the session in the store, its streams side by side, and its end.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
+use super::{Node, notify, submit, sync};
+use crate::id::PeerId;
+use crate::protocol::{
+    CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, Status, StreamKind, WireError, clip_text, limit,
+};
+use crate::store::{Done, Fence, Op, StoreError};
+use crate::transport::{Connection, FrameReceiver, FrameSender};
+
+/// Pages of one session that are on their way to QUIC. A client that asks on every stream and reads none of them
+/// costs two pages and not fifteen.
+const PAGES_AT_ONCE: usize = 2;
+
+/// How this relay introduces itself.
+const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
+
+/// Serves a connection until it is over.
+pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: OwnedSemaphorePermit) {
+    let remote = connection.remote();
+    let hello_timeout = node.limits.transport.hello_timeout;
+    let greeting = tokio::time::timeout(hello_timeout, greet(&connection)).await;
+    let end = match greeting {
+        Err(_) => End::Close(CloseCode::HelloTimeout, "no R:HELLO in time"),
+        Ok(Err(end)) => end,
+        Ok(Ok((peer, hello, sender, receiver))) => {
+            let fence = Fence { peer, device: hello.device, epoch: node.next_epoch() };
+            let end = serve(node, &connection, fence, &hello, sender, receiver, stranger).await;
+            node.registry.leave(fence);
+            end
+        }
+    };
+    match &end {
+        End::Transport(error) => connection.close_for(error),
+        End::Close(code, reason) => connection.close(*code, reason),
+        End::Store(StoreError::Superseded) => connection.close(CloseCode::Superseded, "a newer session took over"),
+        End::Store(error) => {
+            node.store_failed(error);
+            connection.close(CloseCode::Unavailable, "the store does not work at the moment");
+        }
+    }
+    tracing::debug!(%remote, %end, "session over");
+}
+
+/// Reads the first frames of the submit stream.
+async fn greet(connection: &Connection) -> Result<(PeerId, HelloR, FrameSender, FrameReceiver), End> {
+    let Some(peer) = connection.peer_id() else {
+        return Err(End::Close(CloseCode::NoIdentity, "connect with a client certificate"));
+    };
+    let (kind, sender, mut receiver) = connection.accept().await?;
+    if kind != StreamKind::Submit {
+        return Err(unexpected(FrameType::OpenN, "before R:HELLO: the submit stream comes first"));
+    }
+    let hello = match receiver.next().await? {
+        Some(Frame::HelloR(hello)) => hello,
+        Some(other) => return Err(unexpected(other.frame_type(), "before R:HELLO")),
+        None => return Err(WireError::Truncated.into()),
+    };
+    if hello.version != limit::VERSION {
+        return Err(End::Close(CloseCode::Version, "this relay speaks version 1"));
+    }
+    if hello.role == Role::Relay {
+        return Err(End::Close(CloseCode::NotAllowed, "this relay takes no messages from other relays"));
+    }
+    Ok((peer, hello, sender, receiver))
+}
+
+/// Opens the session in the store, answers R:HELLO and runs the streams.
+async fn serve(
+    node: &Arc<Node>,
+    connection: &Connection,
+    fence: Fence,
+    hello: &HelloR,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+    stranger: OwnedSemaphorePermit,
+) -> End {
+    let Some(seat) = node.registry.enter(fence, connection.clone()) else {
+        return End::Store(StoreError::Superseded);
+    };
+    let (watermark, status) = match open(node, fence, connection).await {
+        Ok(opened) => opened,
+        Err(error) => return error.into(),
+    };
+    let credit_messages = hello.credit_messages.min(limit::MAX_CREDIT_MESSAGES);
+    let credit_bytes = hello.credit_bytes.clamp(1, limit::MAX_CREDIT_BYTES);
+    let ack_timeout = Duration::from_millis(hello.ack_timeout_ms);
+    let session = Session {
+        node: node.clone(),
+        connection: connection.clone(),
+        peer: fence.peer,
+        fence,
+        seat,
+        credit_messages: usize::try_from(credit_messages).unwrap_or(usize::MAX),
+        credit_bytes: usize::try_from(credit_bytes).unwrap_or(usize::MAX),
+        ack_timeout: ack_timeout.clamp(limit::MIN_ACK_TIMEOUT, limit::MAX_ACK_TIMEOUT),
+        live: watch::Sender::new((hello.push == PushMode::AtOnce).then_some(watermark)),
+        pages: Semaphore::new(PAGES_AT_ONCE),
+        handed_out: AtomicU64::new(0),
+    };
+    let answer = HelloA {
+        version: limit::VERSION,
+        store: node.store.store_id(),
+        durability: node.store.durability(),
+        watermark,
+        status,
+        max_body_bytes: node.limits.body_bytes as u64,
+        credit_messages,
+        agent: Some(clip_text(AGENT)),
+    };
+    drop(stranger);
+    tracing::debug!(peer = %fence.peer.short(), agent = hello.agent, "session open");
+    let end = match stream(&session, answer, sender, receiver).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    let handed_out = session.handed_out();
+    // What cannot be told now is assumed later: a mailbox still open at the next start counts as handed out.
+    if let Err(error) = node.store.submit(fence, vec![Op::End { handed_out }]).await
+        && !matches!(error, StoreError::Superseded)
+    {
+        tracing::debug!(%error, "the end of a session was not recorded");
+    }
+    end
+}
+
+async fn open(node: &Node, fence: Fence, connection: &Connection) -> Result<(u64, Status), StoreError> {
+    let done = node.store.submit(fence, vec![Op::Open { remote: connection.remote() }]).await?;
+    match done.into_iter().next() {
+        Some(Done::Opened { watermark, status }) => Ok((watermark, status)),
+        _ => Err(StoreError::Closed),
+    }
+}
+
+async fn stream(
+    session: &Session,
+    answer: HelloA,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+) -> Result<std::convert::Infallible, End> {
+    sender.send(&answer.into()).await?;
+    let (notify_sender, notify_receiver) = session.connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await?;
+    tokio::select! {
+        end = submit::run(session, sender, receiver) => end,
+        end = notify::run(session, notify_sender, notify_receiver) => end,
+        end = sync::run(session) => end,
+        reason = session.connection.closed() => Err(reason.into()),
+        () = session.node.ended() => Err(End::Close(CloseCode::GoingAway, "the relay stops")),
+    }
+}
