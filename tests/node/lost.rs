@@ -60,8 +60,19 @@ impl Stage {
 async fn a_lost_message_is_sent_again() {
     let stage = Stage::set().await;
     let lost = stage.proxy.lose_first(|frame| matches!(frame, Frame::MsgR(_)));
+    let mut sent = send(&stage.alice, &stage.proxy.home(), 2, &["one"]).await;
+    assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
+    stage.once(&["one"]).await;
+    assert_eq!(lost.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_message_is_missed_by_the_next_one() {
+    let stage = Stage::set().await;
+    let lost = stage.proxy.lose_first(|frame| matches!(frame, Frame::MsgR(_)));
     stage.three_arrive().await;
     assert_eq!(lost.lock().unwrap().len(), 1);
+    assert!(stage.proxy.count(|frame| matches!(frame, Frame::MsgA(MsgA { answer: Answer::Gap { .. }, .. }))) > 0);
 }
 
 #[tokio::test]

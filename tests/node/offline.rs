@@ -1,10 +1,13 @@
 //! What arrives while the recipient is away: pages, counts, and the seam between the backlog and what is new.
 
+use std::sync::Arc;
+
 use posthouse::client::{Client, Event, Reading};
 use posthouse::protocol::{Frame, Outcome};
+use tokio::sync::Notify;
 
 use crate::support::client::{Log, Taker, accepted, builder, client, draft, outcomes, send};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fate, Proxy};
 use crate::support::raw::peer;
 use crate::support::relay::TestRelay;
 use crate::support::{until, within};
@@ -53,6 +56,31 @@ async fn fifteen_hundred_messages_and_those_sent_meanwhile_arrive_once_in_each_s
     assert!((1500..1952).contains(&backlog), "{backlog} came as backlog, and the seam lies between");
     relay.waits_for(2, 0).await;
     relay.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_push_that_overtakes_the_last_page_waits_for_it() {
+    let relay = TestRelay::in_memory().started();
+    bob_was_here(&relay).await;
+    let proxy = Proxy::before(&relay, &[2]);
+    let alice = client(1, &relay.home());
+    send_numbered(&alice, &relay, 0..5).await;
+    let overtaken = Arc::new(Notify::new());
+    let permission = overtaken.clone();
+    proxy.judge(move |_, _, frame| match frame {
+        Frame::PageA(page) if page.complete => Fate::PassAfter(permission.clone()),
+        _ => Fate::Pass,
+    });
+    let bob = builder(2, &proxy.home()).page_messages(3).start().unwrap();
+    let taker = Taker::of(&bob);
+    until("the last page", || proxy.count(|frame| matches!(frame, Frame::PageA(page) if page.complete)) > 0).await;
+    let mut sent = send(&alice, &relay.home(), 2, &["5", "6"]).await;
+    until("both pushes", || proxy.count(|frame| matches!(frame, Frame::MsgN(_))) > 1).await;
+    // They are with the client before the page is: what it takes of them it would take now.
+    within("a connection", bob.waiting()).await.unwrap();
+    overtaken.notify_one();
+    assert_eq!(outcomes(&mut sent).await, vec![Outcome::Delivered; 2]);
+    assert_eq!(taker.bodies(), numbered(0..7));
 }
 
 #[tokio::test]
@@ -139,14 +167,14 @@ async fn acknowledgements_ride_on_the_next_page_request() {
     bob_was_here(&relay).await;
     let proxy = Proxy::before(&relay, &[2]);
     let alice = client(1, &relay.home());
-    send_numbered(&alice, &relay, 0..50).await;
+    send_numbered(&alice, &relay, 0..300).await;
     let bob = builder(2, &proxy.home()).page_messages(10).start().unwrap();
     let taker = Taker::of(&bob);
-    taker.count(50).await;
+    taker.count(300).await;
     relay.waits_for(2, 0).await;
     let riding = proxy.count(|frame| matches!(frame, Frame::PageR(ask) if !ask.answers.is_empty()));
     assert!(riding > 0, "{:?}", proxy.seen().iter().map(Frame::frame_type).collect::<Vec<_>>());
-    assert_eq!(taker.bodies(), numbered(0..50));
+    assert_eq!(taker.bodies(), numbered(0..300));
 }
 
 #[tokio::test]

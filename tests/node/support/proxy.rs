@@ -15,6 +15,7 @@ use posthouse::random::SystemEntropy;
 use posthouse::transport::{
     ClientEndpoint, CloseReason, Connection, FrameReceiver, FrameSender, RelayEndpoint, Socket, TransportLimits,
 };
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::relay::{RELAY, TestRelay};
@@ -34,6 +35,8 @@ pub(crate) enum Way {
 #[derive(Debug)]
 pub(crate) enum Fate {
     Pass,
+    /// It goes on once this is notified, and what follows on its stream after it.
+    PassAfter(Arc<Notify>),
     /// It is lost, and nobody is told.
     Lose,
     /// These go on in its place.
@@ -173,6 +176,10 @@ async fn pump(way: Way, kind: StreamKind, mut from: FrameReceiver, to: FrameSend
         shared.seen.lock().unwrap().push((way, frame.clone()));
         let frames = match fate {
             Fate::Pass => vec![frame],
+            Fate::PassAfter(permission) => {
+                permission.notified().await;
+                vec![frame]
+            }
             Fate::Lose => Vec::new(),
             Fate::Instead(frames) => frames,
             Fate::Cut => return Cut(true),
