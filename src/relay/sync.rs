@@ -34,15 +34,17 @@ pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
 }
 
 async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiver) -> Result<(), End> {
-    while let Some(frame) = receiver.next().await? {
-        match frame {
-            Frame::StatusR(ask) => sender.send(&status(session, &ask).await?.into()).await?,
-            Frame::PageR(ask) => sender.send(&page(session, ask).await?.into()).await?,
-            Frame::NopN(_) => {}
-            other => return Err(unexpected(other.frame_type(), "on a sync stream")),
+    loop {
+        // A page request may carry acknowledgements: it is read when the store has room for them.
+        session.node.store.ready().await;
+        match receiver.next().await? {
+            Some(Frame::StatusR(ask)) => sender.send(&status(session, &ask).await?.into()).await?,
+            Some(Frame::PageR(ask)) => sender.send(&page(session, ask).await?.into()).await?,
+            Some(Frame::NopN(_)) => {}
+            Some(other) => return Err(unexpected(other.frame_type(), "on a sync stream")),
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 async fn status(session: &Session, ask: &StatusR) -> Result<StatusA, End> {
