@@ -112,7 +112,8 @@ pub enum Op {
     Settle {
         /// The store that gave the `seq`s; another one's are ignored.
         store: StoreId,
-        /// What the application said. A `seq` above `handed_out`, or no longer there, is ignored.
+        /// What the application said. A `seq` is ignored if it is no longer there, or above `handed_out` and
+        /// all that earlier sessions may have handed out.
         answers: Taken,
         /// The highest `seq` that this session handed out.
         handed_out: u64,

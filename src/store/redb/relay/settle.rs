@@ -15,6 +15,10 @@ use crate::ranges::Ranges;
 use crate::store::{Expired, Settled};
 use crate::time::{UnixMillis, millis};
 
+/// Messages in a row that nothing is said about, before the next one that something is said about is searched
+/// for: a search costs about as much as so many steps.
+const WALKED: usize = 16;
+
 /// Outcomes, gathered by lane in the order in which the lanes come up.
 #[derive(Default)]
 struct Outcomes {
@@ -42,7 +46,7 @@ impl Outcomes {
     }
 }
 
-/// Carries out what a recipient answered, as far as its session has handed it out.
+/// Carries out what a recipient answered, as far as this session or an earlier one has handed it out.
 pub(super) fn settle(
     work: &mut Work<'_>,
     recipient: PeerId,
@@ -50,19 +54,16 @@ pub(super) fn settle(
     handed_out: u64,
 ) -> Result<Vec<Settled>, Fault> {
     let Some(mailbox) = work.number(recipient)? else { return Ok(Vec::new()) };
+    let mark = work.mailboxes.get(mailbox)?.map_or(0, |row| row.mark);
+    let highest = handed_out.max(mark);
     let mut outcomes = Outcomes::default();
-    for (from, to) in answers.taken.iter() {
-        if from > handed_out {
-            break;
-        }
-        // The range may be enormous: only what is there is walked.
-        let range = (mailbox, from)..=(mailbox, to.min(handed_out));
-        let found = work.messages.range(range)?.map(|entry| Ok(entry?.0.value().1));
-        for seq in found.collect::<Result<Vec<_>, redb::StorageError>>()? {
-            remove(work, mailbox, seq, Verdict::DELIVERED, &mut outcomes)?;
-        }
+    for seq in held(&work.messages, mailbox, &answers.taken, highest)? {
+        remove(work, mailbox, seq, Verdict::DELIVERED, &mut outcomes)?;
     }
-    let mut refused: Vec<_> = answers.refused.iter().filter(|refusal| refusal.seq <= handed_out).collect();
+    let places = answers.refused.iter().map(|refusal| refusal.seq).collect();
+    let there = held(&work.messages, mailbox, &places, highest)?;
+    let mut refused: Vec<_> =
+        answers.refused.iter().filter(|refusal| there.binary_search(&refusal.seq).is_ok()).collect();
     refused.sort_by_key(|refusal| refusal.seq);
     for refusal in refused {
         let (reason, text) = (RejectReason::Refused, refusal.text.clone());
@@ -71,6 +72,39 @@ pub(super) fn settle(
         remove(work, mailbox, refusal.seq, verdict, &mut outcomes)?;
     }
     Ok(outcomes.settled)
+}
+
+/// Which of these `seq`s, as far as `highest`, a mailbox holds. Ranges may be enormous, and many about nothing:
+/// messages and ranges are walked side by side, and the table is searched anew only across many messages.
+fn held(
+    messages: &impl ReadableTable<(Number, u64), &'static [u8]>,
+    mailbox: Number,
+    wanted: &Ranges,
+    highest: u64,
+) -> Result<Vec<u64>, Fault> {
+    let mut found = Vec::new();
+    let mut ranges = wanted.iter().take_while(|range| range.0 <= highest);
+    let mut range = ranges.next();
+    while let Some((low, _)) = range {
+        let mut passed = 0;
+        let mut walk = messages.range((mailbox, low)..=(mailbox, highest))?;
+        while passed < WALKED {
+            let Some(entry) = walk.next() else { return Ok(found) };
+            let seq = entry?.0.value().1;
+            while range.is_some_and(|(_, to)| to < seq) {
+                range = ranges.next();
+            }
+            match range {
+                None => return Ok(found),
+                Some((from, _)) if from <= seq => {
+                    found.push(seq);
+                    passed = 0;
+                }
+                Some(_) => passed += 1,
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Ends up to `limit` messages whose time has run out, and looks at as many lanes that may have rested enough.
