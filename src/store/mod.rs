@@ -252,14 +252,14 @@ pub enum StoreError {
     Closed,
 }
 
-/// What a mailbox may hold, and the like. Every number has its default in DESIGN section 10.
+/// What a mailbox may hold, and the like. The defaults are in docs/PROTOCOL.md, "Limits".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreLimits {
     /// Messages in one mailbox.
     pub mailbox_messages: u64,
     /// Bytes in one mailbox, envelopes included.
     pub mailbox_bytes: u64,
-    /// What one pair may take of it, in percent.
+    /// What one pair may take of it, or of a provisional one, in percent.
     pub pair_percent: u64,
     /// Whether a message for a peer never seen opens a provisional mailbox; else it is `unknown_peer`.
     pub open: bool,

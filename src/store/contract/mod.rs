@@ -308,6 +308,7 @@ macro_rules! contract_tests {
                 mailbox {
                     quotas_hold_one_pair_and_all
                     a_mailbox_of_a_peer_never_seen_is_small_and_they_are_few
+                    nobody_fills_the_mailbox_of_a_peer_never_seen_alone
                     an_empty_provisional_mailbox_makes_room_for_another
                     closed_access_knows_nobody_new
                     pages_go_on_behind_their_cursor_from_either_end
