@@ -4,6 +4,9 @@
 
 use std::fmt;
 
+/// So many ranges are inserted one by one.
+const FEW: usize = 8;
+
 /// A set of `u64`, as disjoint inclusive ranges in ascending order that never touch.
 #[derive(Clone, PartialEq, Eq, Default, Hash)]
 pub struct Ranges(Vec<(u64, u64)>);
@@ -112,10 +115,15 @@ impl Ranges {
         self.0.splice(start..end.max(start), [(from, to)]);
     }
 
-    /// Adds all of `other`.
+    /// Adds all of `other`: in one walk over both, unless that would be the longer way.
     pub fn extend(&mut self, other: &Self) {
-        for (from, to) in other.iter() {
-            self.insert_range(from, to);
+        let behind = self.last().is_none_or(|last| other.first().is_none_or(|first| first > last));
+        if behind || other.len() <= FEW {
+            for (from, to) in other.iter() {
+                self.insert_range(from, to);
+            }
+        } else {
+            *self = self.iter().chain(other.iter()).collect();
         }
     }
 
@@ -137,6 +145,12 @@ impl Ranges {
         Self(parts.map(|range| (range.0.max(from), range.1.min(to))).collect())
     }
 
+    /// Takes the lowest ranges out, at most so many.
+    #[must_use]
+    pub fn take_first(&mut self, ranges: usize) -> Self {
+        Self(self.0.drain(..ranges.min(self.0.len())).collect())
+    }
+
     /// Forgets all numbers below `floor`.
     pub fn forget_below(&mut self, floor: u64) {
         let keep = self.0.partition_point(|range| range.1 < floor);
@@ -155,16 +169,15 @@ impl fmt::Debug for Ranges {
 
 impl FromIterator<u64> for Ranges {
     fn from_iter<I: IntoIterator<Item = u64>>(numbers: I) -> Self {
-        let mut set = Self::new();
-        for number in numbers {
-            set.insert_range(number, number);
-        }
-        set
+        numbers.into_iter().map(|number| (number, number)).collect()
     }
 }
 
 impl FromIterator<(u64, u64)> for Ranges {
     fn from_iter<I: IntoIterator<Item = (u64, u64)>>(ranges: I) -> Self {
+        // Sorted first: inserted in any order, each range could move all others.
+        let mut ranges: Vec<_> = ranges.into_iter().collect();
+        ranges.sort_unstable();
         let mut set = Self::new();
         for (from, to) in ranges {
             set.insert_range(from, to);
@@ -196,8 +209,34 @@ mod tests {
                 let mut above = ranges.clone();
                 above.forget_below(13);
                 prop_assert_eq!(above.numbers().collect::<Vec<_>>(), numbers.range(13..).copied().collect::<Vec<_>>());
+                let lowest = above.take_first(2);
+                prop_assert_eq!(lowest.len() + above.len(), ranges.within(13, u64::MAX).len());
+                prop_assert!(lowest.len() == 2 || above.is_empty());
+                prop_assert!(lowest.numbers().chain(above.numbers()).eq(numbers.range(13..).copied()));
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn sets_from_anything_in_any_order_melt_together(one in prop::collection::vec((0u64..400, 0u64..6), 0..60), other in prop::collection::vec((0u64..400, 0u64..6), 0..60)) {
+            let set = |ranges: &[(u64, u64)]| ranges.iter().map(|(from, length)| (*from, from + length)).collect::<Ranges>();
+            let numbers = |ranges: &[(u64, u64)]| ranges.iter().flat_map(|(from, length)| *from..=from + length).collect::<BTreeSet<_>>();
+            let mut both = set(&one);
+            prop_assert!(both.numbers().eq(numbers(&one)));
+            both.extend(&set(&other));
+            prop_assert!(both.numbers().eq(&numbers(&one) | &numbers(&other)));
+            prop_assert!(both.0.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{:?} touches", both);
+        }
+    }
+
+    #[test]
+    fn many_ranges_in_the_worst_order_are_a_set_soon() {
+        // Each inserted before the others, they would take hours.
+        let worst: Ranges = (0..1_000_000).rev().map(|at| 2 * at).collect();
+        let mut between: Ranges = (0..1_000_000).map(|at| 4 * at + 1).collect();
+        between.extend(&worst);
+        assert_eq!(between.count(), 2_000_000);
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! store does not work, new messages are handed back to whoever sent them, and everything else, which the
 //! relay or the application has already caused, is tried again until it works.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::{Outgoing, SendError};
-use crate::delivery::{Entry, InboxRow, Receipt};
+use crate::delivery::{Entry, Inbox, Receipt};
 use crate::id::{LaneId, PeerId};
 use crate::store::redb::client::{Change, ClientStore, KeptOutcome, Letter};
 use crate::store::{Reply, StoreError};
@@ -44,7 +44,8 @@ pub(super) enum After {
 #[derive(Debug, Default)]
 struct Batch {
     changes: Vec<Change>,
-    rows: BTreeMap<(PeerId, LaneId), InboxRow>,
+    /// Rows of the inbox that changed: what they hold is looked up when the batch goes.
+    rows: BTreeSet<(PeerId, LaneId)>,
     after: Vec<After>,
 }
 
@@ -58,7 +59,7 @@ pub(super) struct Commits {
 
 impl Commits {
     pub(super) const fn new(store: ClientStore) -> Self {
-        let open = Batch { changes: Vec::new(), rows: BTreeMap::new(), after: Vec::new() };
+        let open = Batch { changes: Vec::new(), rows: BTreeSet::new(), after: Vec::new() };
         Self { store, open, flying: VecDeque::new(), paused: None }
     }
 
@@ -71,9 +72,9 @@ impl Commits {
         self.open.changes.push(change);
     }
 
-    /// The newest state of a row of the inbox: of several in one batch only the last is written.
-    pub(super) fn row(&mut self, sender: PeerId, lane: LaneId, row: InboxRow) {
-        self.open.rows.insert((sender, lane), row);
+    /// A row of the inbox has changed. Its state at the time when the batch goes is written, once.
+    pub(super) fn row(&mut self, sender: PeerId, lane: LaneId) {
+        self.open.rows.insert((sender, lane));
     }
 
     /// Something to do once all changes so far are durable.
@@ -92,13 +93,16 @@ impl Commits {
     }
 
     /// Hands what has gathered to the store, if it is not busy with enough.
-    pub(super) fn submit(&mut self, now: Moment) {
+    pub(super) fn submit(&mut self, now: Moment, inbox: &Inbox) {
         if self.paused.is_some_and(|until| now < until) || self.flying.len() >= BATCHES || self.is_open_empty() {
             return;
         }
         self.paused = None;
         let batch = std::mem::take(&mut self.open);
-        let rows = batch.rows.iter().map(|((sender, lane), row)| Change::Answered(*sender, *lane, row.clone()));
+        let row = |(sender, lane): &(PeerId, LaneId)| {
+            inbox.row(*sender, *lane).map(|row| Change::Answered(*sender, *lane, row.clone()))
+        };
+        let rows = batch.rows.iter().filter_map(row);
         let changes: Vec<Change> = batch.changes.iter().cloned().chain(rows).collect();
         self.flying.push_back((self.store.commit(changes), batch));
     }

@@ -38,7 +38,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How often lanes that went silent are looked for.
-const FORGET_PAUSE: Duration = Duration::from_secs(24 * 3600);
+const FORGET_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How long a store that cannot be read is left alone.
 const READ_PAUSE: Duration = Duration::from_millis(100);
@@ -197,7 +197,7 @@ impl Driver {
                 blocked = Some(link.submit.clone());
             }
         }
-        self.commits.submit(self.clock.now());
+        self.commits.submit(self.clock.now(), self.receiving.inbox());
         Ok(blocked)
     }
 

@@ -150,6 +150,11 @@ impl Receiving {
         }
     }
 
+    /// What was answered.
+    pub(super) const fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
     /// What HELLO says about reading: when to push, and the credit.
     pub(super) const fn hello(&self) -> (PushMode, (u64, u64)) {
         let credit = (self.options.credit_messages, self.options.credit_bytes);
@@ -325,12 +330,14 @@ impl Receiving {
         match answer {
             Answer::Taken => {
                 hand.answer = Some(None);
-                commits.row(sender, lane, self.inbox.take(sender, lane, n, date).clone());
+                self.inbox.take(sender, lane, n, date);
+                commits.row(sender, lane);
                 commits.after(After::Answered { place, durable });
             }
             Answer::Refused(text) => {
                 hand.answer = Some(Some(Refusal { seq: hand.seq, text: text.clone() }));
-                commits.row(sender, lane, self.inbox.refuse(sender, lane, n, text, date).clone());
+                self.inbox.refuse(sender, lane, n, text, date);
+                commits.row(sender, lane);
                 commits.after(After::Answered { place, durable });
             }
             Answer::Left => hand.envelope = None,

@@ -72,7 +72,7 @@ pub const MAX_CREDIT_MESSAGES: u64 = 4096;
 /// Their bytes, likewise; one message may always go.
 pub const DEFAULT_CREDIT_BYTES: u64 = 4 << 20;
 /// See [`DEFAULT_CREDIT_BYTES`].
-pub const MAX_CREDIT_BYTES: u64 = 16 << 20;
+pub const MAX_CREDIT_BYTES: u64 = DEFAULT_CREDIT_BYTES;
 
 /// MSG:R that may wait for MSG:A at once.
 pub const WINDOW_MESSAGES: usize = 1024;

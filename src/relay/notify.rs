@@ -10,16 +10,19 @@ use super::session::{End, SEND_BUFFER_BYTES, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
 use crate::protocol::limit::MAX_PAGE_BYTES;
-use crate::protocol::{AckA, AckR, CloseCode, Frame, Order, Taken};
+use crate::protocol::{AckA, CloseCode, Frame, Order, Taken};
 use crate::store::{Page, Query, Reply, Stored, Watch};
 use crate::time::sleep_until;
-use crate::transport::{FrameReceiver, FrameSender};
+use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
 const SETTLING: usize = 8;
 
 /// ACK:R taken together to the store.
 const BATCH_FRAMES: usize = 256;
+
+/// Ranges and refusals in them after which no further frame is taken along.
+const BATCH_ANSWERS: usize = 4096;
 
 /// Serves the notify stream.
 pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameReceiver) -> Result<Infallible, End> {
@@ -44,7 +47,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
         let hungry = writable && notify.window.room() > 0;
         tokio::select! {
             biased;
-            frame = notify.receiver.next(), if notify.settling.len() < SETTLING => match frame? {
+            frame = next(session, &mut notify.receiver), if notify.settling.len() < SETTLING => match frame? {
                 Some(frame) => notify.receive(frame).await?,
                 None => return Err(End::Close(CloseCode::Done, "the client finished")),
             },
@@ -130,7 +133,10 @@ impl Push {
 
 impl Notify<'_> {
     async fn tell_outcomes(&mut self) -> Result<(), End> {
-        for frame in self.session.seat.outcomes.take(self.session.peer) {
+        // What does not fit now stays where it is counted.
+        while is_writable(&self.sender)
+            && let Some(frame) = self.session.seat.outcomes.take(self.session.peer)
+        {
             self.sender.send(&frame.into()).await?;
         }
         Ok(())
@@ -188,7 +194,7 @@ impl Notify<'_> {
 
     /// Takes this frame and those that came with it.
     async fn receive(&mut self, first: Frame) -> Result<(), End> {
-        let mut answers = Taken::default();
+        let (mut ranges, mut refused) = (Vec::new(), Vec::new());
         let mut newest = None;
         let mut frame = Some(first);
         let mut frames = 0;
@@ -196,29 +202,26 @@ impl Notify<'_> {
             match taken {
                 Frame::AckR(ack) => {
                     newest = Some(ack.request);
-                    self.gather(ack, &mut answers);
+                    if ack.store == self.session.node.store.store_id() {
+                        ranges.extend(ack.answers.taken.iter());
+                        refused.extend(ack.answers.refused);
+                    }
                 }
                 Frame::NopN(_) => {}
                 other => return Err(unexpected(other.frame_type(), "on the notify stream")),
             }
             frames += 1;
-            if frames < BATCH_FRAMES {
+            if frames < BATCH_FRAMES && ranges.len() + refused.len() < BATCH_ANSWERS {
                 frame = self.receiver.try_buffered()?;
             }
         }
         let Some(request) = newest else { return Ok(()) };
+        let answers = Taken { taken: ranges.into_iter().collect(), refused };
         if !answers.is_empty() {
             self.settle(answers);
         }
         self.sender.send(&AckA { request }.into()).await?;
         Ok(())
-    }
-
-    fn gather(&self, ack: AckR, answers: &mut Taken) {
-        if ack.store == self.session.node.store.store_id() {
-            answers.taken.extend(&ack.answers.taken);
-            answers.refused.extend(ack.answers.refused);
-        }
     }
 
     fn settle(&mut self, answers: Taken) {
@@ -231,6 +234,12 @@ impl Notify<'_> {
         }
         self.settling.push_back(settle(self.session, answers, &taken));
     }
+}
+
+/// The next frame, once the store has room for what it may say. Cancel-safe.
+async fn next(session: &Session, receiver: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
+    session.node.store.ready().await;
+    receiver.next().await
 }
 
 /// Whether more may be written without waiting.

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::delivery::lane::append;
 use crate::id::{LaneKey, PeerId};
-use crate::protocol::{AckN, CloseCode, Exception};
+use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
+use crate::protocol::{AckN, CloseCode, Exception, RANGE_BYTES};
 use crate::ranges::Ranges;
 use crate::store::{Fence, Settled};
 use crate::transport::Connection;
@@ -118,7 +120,9 @@ impl OutcomeQueue {
         let (delivered, exceptions) = waiting.lanes.entry(settled.lane).or_default();
         let before = delivered.len() + exceptions.len();
         delivered.extend(&settled.delivered);
-        exceptions.extend(settled.exceptions.iter().cloned());
+        for run in &settled.exceptions {
+            append(exceptions, run.clone());
+        }
         let after = delivered.len() + exceptions.len();
         // Ranges melt, so there may be fewer than before.
         waiting.ranges = (waiting.ranges + after).saturating_sub(before);
@@ -139,29 +143,50 @@ impl OutcomeQueue {
         }
     }
 
-    /// Takes all there is to tell to a session of `submitter`.
-    pub(super) fn take(&self, submitter: PeerId) -> Vec<AckN> {
-        let waiting = std::mem::take(&mut *lock(&self.waiting));
-        let frames = waiting.lanes.into_iter().map(|(key, (delivered, exceptions))| AckN {
+    /// Takes what to tell next to a session of `submitter`: of one lane as much as an answer may hold.
+    pub(super) fn take(&self, submitter: PeerId) -> Option<AckN> {
+        let mut waiting = lock(&self.waiting);
+        let mut entry = waiting.lanes.first_entry()?;
+        let key = *entry.key();
+        let (delivered, exceptions) = entry.get_mut();
+        let told = delivered.take_first(TOLD_RUNS);
+        let (mut runs, mut bytes) = (0, told.len() * RANGE_BYTES);
+        for run in exceptions.iter() {
+            bytes += run.max_wire_bytes();
+            if told.len() + runs > 0 && (told.len() + runs >= TOLD_RUNS || bytes > TOLD_BYTES) {
+                break;
+            }
+            runs += 1;
+        }
+        let frame = AckN {
             sender: (key.pair.sender != submitter).then_some(key.pair.sender),
             recipient: key.pair.recipient,
             lane: key.lane,
-            delivered,
-            exceptions,
-        });
-        frames.collect()
+            exceptions: exceptions.drain(..runs).collect(),
+            delivered: told,
+        };
+        if delivered.is_empty() && exceptions.is_empty() {
+            entry.remove();
+        }
+        waiting.ranges = waiting.ranges.saturating_sub(frame.delivered.len() + frame.exceptions.len());
+        Some(frame)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
     use crate::id::{LaneId, Pair};
+    use crate::protocol::limit::MAX_FRAME_BYTES;
+    use crate::protocol::{Outcome, RejectReason, Verdict, encode};
+
+    const ME: PeerId = PeerId::from_bytes([1; 32]);
 
     fn settled(lane: u64, from: u64, to: u64) -> Settled {
-        let peer = PeerId::from_bytes([1; 32]);
-        let lane = LaneKey { pair: Pair { sender: peer, recipient: peer }, lane: LaneId(lane) };
-        Settled { submitter: peer, lane, delivered: [(from, to)].into_iter().collect(), exceptions: vec![] }
+        let lane = LaneKey { pair: Pair { sender: ME, recipient: ME }, lane: LaneId(lane) };
+        Settled { submitter: ME, lane, delivered: [(from, to)].into_iter().collect(), exceptions: vec![] }
     }
 
     #[test]
@@ -170,9 +195,37 @@ mod tests {
         for n in 1..=1000 {
             assert!(queue.add(&settled(1, n, n)));
         }
-        let frames = queue.take(PeerId::from_bytes([1; 32]));
-        assert_eq!(frames.len(), 1);
-        assert_eq!(frames[0].delivered, [(1, 1000)].into_iter().collect());
+        let frame = queue.take(ME).unwrap();
+        assert_eq!(frame.delivered, [(1, 1000)].into_iter().collect());
+        assert_eq!(queue.take(ME), None);
+    }
+
+    #[test]
+    fn however_many_refusals_wait_each_frame_fits_and_each_is_told_once() {
+        let queue = OutcomeQueue::new(20_000);
+        let refused = |n: u64| {
+            let (reason, text) = (RejectReason::Refused, Some(format!("{n:0>256}")));
+            Verdict::here(Outcome::Rejected { reason, text, maybe_taken: false })
+        };
+        let exceptions: Vec<_> = (1..=9000).map(|n| Exception { from: n, to: n, verdict: refused(n) }).collect();
+        for lane in 1..=2 {
+            let delivered = (10_000..14_000).step_by(2).collect();
+            queue.add(&Settled { delivered, exceptions: exceptions.clone(), ..settled(lane, 0, 0) });
+        }
+        let mut told = BTreeMap::<LaneId, (Ranges, Vec<Exception>)>::new();
+        while let Some(frame) = queue.take(ME) {
+            let lane = told.entry(frame.lane).or_default();
+            lane.0.extend(&frame.delivered);
+            lane.1.extend(frame.exceptions.iter().cloned());
+            let mut bytes = BytesMut::new();
+            encode(&frame.into(), &mut bytes);
+            assert!(bytes.len() < MAX_FRAME_BYTES, "a frame of {} bytes", bytes.len());
+        }
+        assert_eq!(told.len(), 2);
+        for (delivered, refused) in told.into_values() {
+            assert_eq!((delivered, refused), ((10_000..14_000).step_by(2).collect(), exceptions.clone()));
+        }
+        assert_eq!(lock(&queue.waiting).ranges, 0);
     }
 
     #[test]
@@ -181,7 +234,7 @@ mod tests {
         assert!(queue.add(&settled(1, 1, 1)));
         assert!(queue.add(&settled(1, 3, 3)));
         assert!(!queue.add(&settled(1, 5, 5)));
-        queue.take(PeerId::from_bytes([1; 32]));
+        while queue.take(ME).is_some() {}
         assert!(queue.add(&settled(1, 7, 7)), "what was taken no longer counts");
     }
 }

@@ -16,7 +16,6 @@ use crate::protocol::{
     Answer, CloseA, CloseCode, Envelope, Frame, FrameType, Header, LaneRef, MsgA, MsgR, Outcome, RejectReason, Verdict,
     WaitReason, WhereA, WireError,
 };
-use crate::ranges::Ranges;
 use crate::store::{Append, Done, Op, Reply, StoreError};
 use crate::time::millis;
 use crate::transport::{FrameReceiver, FrameSender};
@@ -57,40 +56,43 @@ struct Batch {
 /// Final refusals that left no row: the session itself gives the same answer to a repeated copy.
 #[derive(Debug, Default)]
 struct Remembered {
-    lanes: BTreeMap<LaneKey, (Ranges, Verdict)>,
+    /// For each lane runs of numbers, by the first of each: the last, and what they were answered.
+    lanes: BTreeMap<LaneKey, BTreeMap<u64, (u64, Verdict)>>,
+    runs: usize,
 }
 
 impl Remembered {
     fn verdict(&self, lane: &LaneKey, n: u64) -> Option<Verdict> {
-        let (numbers, verdict) = self.lanes.get(lane)?;
-        numbers.contains(n).then(|| verdict.clone())
+        let (_, (to, verdict)) = self.lanes.get(lane)?.range(..=n).next_back()?;
+        (n <= *to).then(|| verdict.clone())
     }
 
     /// A lane without a row goes on behind what was refused: to the store it still is at its beginning.
     fn prev(&self, lane: &LaneKey, prev: u64) -> u64 {
-        match self.lanes.get(lane) {
-            Some((numbers, _)) if numbers.last() == Some(prev) => 0,
-            _ => prev,
-        }
+        let last = self.lanes.get(lane).and_then(BTreeMap::last_key_value).map(|(_, (to, _))| *to);
+        if last == Some(prev) { 0 } else { prev }
     }
 
     /// What to answer to a message behind one that was refused since nobody is there, where both were on their
     /// way together: the same. The store sees a gap before it, since the refusal left no row.
     fn follows(&self, lane: &LaneKey, prev: u64, answer: &Answer) -> Option<Verdict> {
-        let (numbers, verdict) = self.lanes.get(lane)?;
+        let (_, (to, verdict)) = self.lanes.get(lane)?.last_key_value()?;
         let nobody = matches!(&verdict.outcome, Outcome::Rejected { reason: RejectReason::UnknownPeer, .. });
-        (nobody && *answer == Answer::Gap { last: 0 } && numbers.last() == Some(prev)).then(|| verdict.clone())
+        (nobody && *answer == Answer::Gap { last: 0 } && *to == prev).then(|| verdict.clone())
     }
 
-    fn add(&mut self, lane: LaneKey, n: u64, verdict: Verdict) -> Result<(), End> {
-        let count: usize = self.lanes.values().map(|(numbers, _)| numbers.len()).sum();
-        let (numbers, told) = self.lanes.entry(lane).or_insert_with(|| (Ranges::new(), verdict.clone()));
-        *told = verdict;
-        numbers.insert(n);
-        if count > MAX_REMEMBERED {
-            return Err(End::Close(CloseCode::Overflow, "too many refused messages in one session"));
+    /// The first answer to a number stands. False if they are too many.
+    fn add(&mut self, lane: LaneKey, n: u64, verdict: Verdict) -> bool {
+        let runs = self.lanes.entry(lane).or_default();
+        match runs.range_mut(..=n).next_back() {
+            Some((_, (to, _))) if n <= *to => {}
+            Some((_, (to, told))) if to.saturating_add(1) == n && *told == verdict => *to = n,
+            _ => {
+                runs.insert(n, (n, verdict));
+                self.runs += 1;
+            }
         }
-        Ok(())
+        self.runs <= MAX_REMEMBERED
     }
 }
 
@@ -283,8 +285,11 @@ async fn answer(
                             if let Some(verdict) = lock(remembered).follows(&lane, prev, &answer) {
                                 (answer, remember) = (Answer::Final(verdict), true);
                             }
-                            if let (true, Answer::Final(verdict)) = (remember, &answer) {
-                                lock(remembered).add(lane, n, verdict.clone())?;
+                            if let (true, Answer::Final(verdict)) = (remember, &answer)
+                                && !lock(remembered).add(lane, n, verdict.clone())
+                            {
+                                let reason = "too many refused messages in one session";
+                                return Err(End::Close(CloseCode::Overflow, reason));
                             }
                             if let Answer::Accepted { ttl_ms, .. } = &mut answer {
                                 *ttl_ms = clamped_ms;
@@ -333,4 +338,50 @@ async fn answer(
 
 fn lock(remembered: &std::sync::Mutex<Remembered>) -> std::sync::MutexGuard<'_, Remembered> {
     remembered.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LaneId, Pair, PeerId};
+    use crate::protocol::Outcome;
+
+    fn lane(lane: u64) -> LaneKey {
+        let peer = PeerId::from_bytes([1; 32]);
+        LaneKey { pair: Pair { sender: peer, recipient: peer }, lane: LaneId(lane) }
+    }
+
+    fn rejected(reason: RejectReason) -> Verdict {
+        Verdict::here(Outcome::Rejected { reason, text: None, maybe_taken: false })
+    }
+
+    #[test]
+    fn a_repeated_copy_gets_the_answer_that_its_own_number_got() {
+        let mut remembered = Remembered::default();
+        let (route, peer) = (rejected(RejectReason::NoRoute), rejected(RejectReason::UnknownPeer));
+        for (n, verdict) in [(1, &route), (2, &route), (3, &peer), (4, &route), (9, &peer), (7, &route), (3, &route)] {
+            assert!(remembered.add(lane(1), n, verdict.clone()));
+        }
+        for (n, verdict) in [(1, &route), (2, &route), (3, &peer), (4, &route), (7, &route), (9, &peer)] {
+            assert_eq!(remembered.verdict(&lane(1), n).as_ref(), Some(verdict), "number {n}");
+        }
+        assert_eq!([5, 6, 8, 10].map(|n| remembered.verdict(&lane(1), n)), [const { None }; 4]);
+        assert_eq!(remembered.verdict(&lane(2), 1), None);
+        assert_eq!(
+            (remembered.prev(&lane(1), 9), remembered.prev(&lane(1), 4), remembered.prev(&lane(2), 9)),
+            (0, 4, 9)
+        );
+        assert_eq!(remembered.runs, 5);
+    }
+
+    #[test]
+    fn runs_that_are_remembered_are_bounded() {
+        let mut remembered = Remembered::default();
+        let verdict = rejected(RejectReason::UnknownPeer);
+        for n in 1..=1_000_000 {
+            assert!(remembered.add(lane(1), n, verdict.clone()), "a million in a row are one run");
+        }
+        let added = (1..20_000).take_while(|at| remembered.add(lane(2), 2 * at, verdict.clone())).count();
+        assert_eq!(added, MAX_REMEMBERED - 1);
+    }
 }

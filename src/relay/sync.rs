@@ -34,20 +34,22 @@ pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
 }
 
 async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiver) -> Result<(), End> {
-    while let Some(frame) = receiver.next().await? {
-        match frame {
-            Frame::StatusR(ask) => sender.send(&status(session, &ask).await?.into()).await?,
-            Frame::PageR(ask) => {
+    loop {
+        // A page request may carry acknowledgements: it is read when the store has room for them.
+        session.node.store.ready().await;
+        match receiver.next().await? {
+            Some(Frame::StatusR(ask)) => sender.send(&status(session, &ask).await?.into()).await?,
+            Some(Frame::PageR(ask)) => {
                 // The place is kept until QUIC has taken the page. It is never closed.
                 let _place = session.pages.acquire().await;
                 sender.send(&page(session, ask).await?.into()).await?;
                 sender.flush().await?;
             }
-            Frame::NopN(_) => {}
-            other => return Err(unexpected(other.frame_type(), "on a sync stream")),
+            Some(Frame::NopN(_)) => {}
+            Some(other) => return Err(unexpected(other.frame_type(), "on a sync stream")),
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 async fn status(session: &Session, ask: &StatusR) -> Result<StatusA, End> {

@@ -112,7 +112,8 @@ pub enum Op {
     Settle {
         /// The store that gave the `seq`s; another one's are ignored.
         store: StoreId,
-        /// What the application said. A `seq` above `handed_out`, or no longer there, is ignored.
+        /// What the application said. A `seq` is ignored if it is no longer there, or above `handed_out` and
+        /// all that earlier sessions may have handed out.
         answers: Taken,
         /// The highest `seq` that this session handed out.
         handed_out: u64,
@@ -251,14 +252,14 @@ pub enum StoreError {
     Closed,
 }
 
-/// What a mailbox may hold, and the like. Every number has its default in DESIGN section 10.
+/// What a mailbox may hold, and the like. The defaults are in docs/PROTOCOL.md, "Limits".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreLimits {
     /// Messages in one mailbox.
     pub mailbox_messages: u64,
     /// Bytes in one mailbox, envelopes included.
     pub mailbox_bytes: u64,
-    /// What one pair may take of it, in percent.
+    /// What one pair may take of it, or of a provisional one, in percent.
     pub pair_percent: u64,
     /// Whether a message for a peer never seen opens a provisional mailbox; else it is `unknown_peer`.
     pub open: bool,

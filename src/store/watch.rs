@@ -11,10 +11,13 @@ use tokio::sync::Notify;
 
 use super::Stored;
 use crate::id::PeerId;
+use crate::protocol::limit::{MAX_CREDIT_BYTES, MAX_CREDIT_MESSAGES};
 
 /// Messages and bytes one queue holds: the largest credit, so that a session within its credit never lags.
-const MAX_QUEUED: usize = 4096;
-const MAX_QUEUED_BYTES: usize = 4 << 20;
+const MAX_QUEUED: usize = MAX_CREDIT_MESSAGES as usize;
+const MAX_QUEUED_BYTES: usize = MAX_CREDIT_BYTES as usize;
+
+type Mailboxes = Mutex<HashMap<PeerId, Vec<Weak<Shared>>>>;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -47,6 +50,21 @@ pub struct News {
 #[derive(Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
+    mailbox: PeerId,
+    /// Where it is known.
+    mailboxes: Weak<Mailboxes>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let Some(mailboxes) = self.mailboxes.upgrade() else { return };
+        let mut mailboxes = lock(&mailboxes);
+        let Some(watches) = mailboxes.get_mut(&self.mailbox) else { return };
+        watches.retain(|watch| !std::ptr::eq(watch.as_ptr(), Arc::as_ptr(&self.shared)));
+        if watches.is_empty() {
+            mailboxes.remove(&self.mailbox);
+        }
+    }
 }
 
 impl Watch {
@@ -85,7 +103,7 @@ impl Watch {
 /// All watches of a store. The store's writer tells it of every commit.
 #[derive(Debug, Default)]
 pub struct Watchers {
-    mailboxes: Mutex<HashMap<PeerId, Vec<Weak<Shared>>>>,
+    mailboxes: Arc<Mailboxes>,
 }
 
 impl Watchers {
@@ -93,11 +111,8 @@ impl Watchers {
     #[must_use]
     pub fn watch(&self, mailbox: PeerId) -> Watch {
         let shared = Arc::new(Shared::default());
-        let mut mailboxes = lock(&self.mailboxes);
-        let watches = mailboxes.entry(mailbox).or_default();
-        watches.retain(|watch| watch.strong_count() > 0);
-        watches.push(Arc::downgrade(&shared));
-        Watch { shared }
+        lock(&self.mailboxes).entry(mailbox).or_default().push(Arc::downgrade(&shared));
+        Watch { shared, mailbox, mailboxes: Arc::downgrade(&self.mailboxes) }
     }
 
     /// Tells the watches of the mailbox that this message is committed. Call in the order of commits.
@@ -123,5 +138,27 @@ impl Watchers {
         if watches.is_empty() {
             mailboxes.remove(&mailbox);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_is_dropped_leaves_nothing_behind() {
+        let watchers = Watchers::default();
+        let one = PeerId::from_bytes([1; 32]);
+        let (first, second) = (watchers.watch(one), watchers.watch(one));
+        drop(watchers.watch(PeerId::from_bytes([2; 32])));
+        assert_eq!(lock(&watchers.mailboxes).keys().collect::<Vec<_>>(), [&one]);
+        drop(first);
+        assert_eq!(lock(&watchers.mailboxes).get(&one).map(Vec::len), Some(1));
+        drop(second);
+        assert!(lock(&watchers.mailboxes).is_empty());
+        // It may outlive what it watched.
+        let last = watchers.watch(one);
+        drop(watchers);
+        drop(last);
     }
 }

@@ -173,11 +173,12 @@ impl Recipient {
         let Some(uid) = self.ready.pop_front() else { return };
         let Letter { lane, n, .. } = self.hands[&uid].letter;
         let (sender, lane) = (lane.pair.sender, lane.lane);
-        let row = match takes {
+        match takes {
             true => self.inbox.take(sender, lane, n, time.date()),
             false => self.inbox.refuse(sender, lane, n, Some("no".to_owned()), time.date()),
-        };
-        self.batches.push_back(((sender, lane), row.clone(), uid, takes));
+        }
+        let row = self.inbox.row(sender, lane).cloned().unwrap_or_default();
+        self.batches.push_back(((sender, lane), row, uid, takes));
     }
 
     /// The oldest answer is durable: it may be told.

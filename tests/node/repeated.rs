@@ -177,3 +177,31 @@ async fn an_acknowledgement_and_a_page_request_may_be_repeated() {
     assert_eq!((row.lanes[0].last, &row.lanes[0].delivered), (3, &[(1, 2)].into_iter().collect()));
     relay.assert_sound().await;
 }
+
+#[tokio::test]
+async fn an_acknowledgement_of_an_earlier_session_counts_in_the_next() {
+    let relay = TestRelay::in_memory().started();
+    let mut alice = Session::open(relay.at(), 1, hello()).await;
+    for n in 1..=3 {
+        answer(&mut alice, message(n - 1, 1, 2, 7, n, b"x")).await;
+    }
+    let bob = Session::open(relay.at(), 2, hello()).await;
+    let mut sync = bob.speaker.open(posthouse::protocol::StreamKind::Sync).await;
+    let (order, answers, store) = (Order::Oldest, Taken::default(), bob.hello.store);
+    let page =
+        PageR { request: 0, order, cursor: None, sender: None, max_messages: 2, max_bytes: 1000, store, answers };
+    sync.say(page).await;
+    let Some(Frame::PageA(page)) = sync.hear().await else { panic!("no page") };
+    let seqs: Vec<_> = page.messages.iter().map(|message| message.seq).collect();
+    assert_eq!(seqs.len(), 2);
+    bob.speaker.connection.close(0u32.into(), b"");
+    // The next session hands out nothing. The third message was never handed out, so nothing is said of it.
+    let mut bob = Session::open(relay.at(), 2, hello()).await;
+    let answers = Taken { taken: [(seqs[0], seqs[1])].into_iter().collect(), refused: Vec::new() };
+    bob.notify.say(AckR { request: 0, store, answers }).await;
+    assert!(matches!(bob.notify.hear().await, Some(Frame::AckA(_))));
+    let Some(Frame::AckN(told)) = alice.notify.hear().await else { panic!("no outcome") };
+    assert_eq!(told.delivered, [(1, 2)].into_iter().collect());
+    assert_eq!(relay.waiting_for(2).await, 1);
+    relay.assert_sound().await;
+}

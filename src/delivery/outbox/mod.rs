@@ -9,7 +9,7 @@
 //! [`poll_effect`](Outbox::poll_effect), then send what [`poll_request`](Outbox::poll_request) gives for as
 //! long as there is room on the stream.
 //!
-//! Rules that look like details and are not (DESIGN, "Lanes" and "Outcomes that are true"):
+//! Rules that look like details and are not (docs/PROTOCOL.md, "Sending" and "Outcomes"):
 //! - a lane is never kept over an opening, except to finish what it holds;
 //! - nothing goes out on a lane before the relay's answer to R:WHERE, if the lane held anything;
 //! - a lane waits for every older one of its pair that holds something unanswered or unaccepted;
@@ -60,7 +60,7 @@ pub struct OutboxOptions {
 }
 
 impl OutboxOptions {
-    /// The defaults of DESIGN section 10.
+    /// The defaults of docs/PROTOCOL.md, "Limits" and "Timers".
     #[must_use]
     pub const fn new(submitter: PeerId) -> Self {
         Self {

@@ -31,6 +31,7 @@ pub(crate) fn quotas_hold_one_pair_and_all<H: Harness>(mut home: Home<H>) {
 pub(crate) fn a_mailbox_of_a_peer_never_seen_is_small_and_they_are_few<H: Harness>(mut home: Home<H>) {
     let nobody = Answer::Final(rejected(RejectReason::UnknownPeer));
     home.limit(|limits| {
+        limits.pair_percent = 100;
         limits.provisional_messages = 2;
         limits.provisional_per_submitter = 2;
         limits.provisional_total = 3;
@@ -52,6 +53,30 @@ pub(crate) fn a_mailbox_of_a_peer_never_seen_is_small_and_they_are_few<H: Harnes
     home.limit(|limits| (limits.provisional_total, limits.provisional_bytes) = (10, 2 * MESSAGE_BYTES - 1));
     home.send(lane(5, 24, 1), 1..=1);
     assert_eq!(home.append(message(lane(5, 24, 1), 2)), nobody);
+}
+
+pub(crate) fn nobody_fills_the_mailbox_of_a_peer_never_seen_alone<H: Harness>(mut home: Home<H>) {
+    let nobody = Answer::Final(rejected(RejectReason::UnknownPeer));
+    home.limit(|limits| (limits.provisional_messages, limits.provisional_bytes) = (6, 100 * MESSAGE_BYTES));
+    home.send(lane(1, 20, 1), 1..=3);
+    assert_eq!(home.append(message(lane(1, 20, 1), 4)), QUOTA_PAIR);
+    assert_eq!(home.append(message(lane(1, 20, 2), 1)), QUOTA_PAIR, "another lane of the pair");
+    home.send(lane(3, 20, 1), 1..=3);
+    assert_eq!(home.append(message(lane(4, 20, 1), 1)), nobody, "the mailbox is full");
+    home.limit(|limits| (limits.provisional_messages, limits.provisional_bytes) = (100, 4 * MESSAGE_BYTES));
+    home.send(lane(1, 21, 1), 1..=2);
+    assert_eq!(home.append(message(lane(1, 21, 1), 3)), QUOTA_PAIR);
+    home.send(lane(3, 21, 1), 1..=1);
+    // One message that is more than the share: in a new mailbox, and in one that is there.
+    home.limit(|limits| limits.provisional_bytes = 2 * MESSAGE_BYTES - 1);
+    assert_eq!(home.append_full(message(lane(1, 22, 1), 1)), (nobody.clone(), true));
+    home.limit(|limits| limits.provisional_bytes = 2 * MESSAGE_BYTES);
+    home.send(lane(1, 22, 1), 1..=1);
+    home.limit(|limits| limits.provisional_bytes = 2 * MESSAGE_BYTES - 1);
+    assert_eq!(home.append_full(message(lane(3, 22, 1), 1)), (nobody, true));
+    // Once its owner comes it is a mailbox like any other, and what waited is taken.
+    home.open(20);
+    home.send(lane(1, 20, 1), 4..=9);
 }
 
 pub(crate) fn an_empty_provisional_mailbox_makes_room_for_another<H: Harness>(home: Home<H>) {

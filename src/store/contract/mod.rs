@@ -308,6 +308,7 @@ macro_rules! contract_tests {
                 mailbox {
                     quotas_hold_one_pair_and_all
                     a_mailbox_of_a_peer_never_seen_is_small_and_they_are_few
+                    nobody_fills_the_mailbox_of_a_peer_never_seen_alone
                     an_empty_provisional_mailbox_makes_room_for_another
                     closed_access_knows_nobody_new
                     pages_go_on_behind_their_cursor_from_either_end
@@ -319,6 +320,8 @@ macro_rules! contract_tests {
                 outcome {
                     settling_is_one_with_the_row
                     settling_ignores_what_was_not_handed_out_or_is_not_there
+                    settling_goes_as_far_as_any_session_has_handed_out
+                    of_many_ranges_those_with_messages_count
                     a_refusal_is_told_with_its_words_and_is_certain
                     outcomes_in_any_order_are_told_by_lane
                     expiry_says_maybe_taken_exactly_where_it_may_be

@@ -39,6 +39,50 @@ pub(crate) fn settling_ignores_what_was_not_handed_out_or_is_not_there<H: Harnes
     assert_eq!(home.seqs(2), [seqs[2]]);
 }
 
+pub(crate) fn settling_goes_as_far_as_any_session_has_handed_out<H: Harness>(mut home: Home<H>) {
+    let (earlier, ..) = home.open(2);
+    let key = lane(1, 2, 1);
+    home.send(key, 1..=4);
+    let seqs = home.seqs(2);
+    home.submit(earlier, vec![Op::End { handed_out: seqs[1] }]);
+    let (reader, ..) = home.open(2);
+    let refused = vec![Refusal { seq: seqs[1], text: None }, Refusal { seq: seqs[3], text: None }];
+    let answers = Taken { taken: [(seqs[0], seqs[0]), (seqs[2], seqs[2])].into_iter().collect(), refused };
+    let verdict = rejected(RejectReason::Refused);
+    let carried_over = settled(key, &[(1, 1)], &[(2, 2, verdict)]);
+    assert_eq!(home.settle(reader, answers.clone(), 0), [carried_over], "3 and 4 were never handed out");
+    assert_eq!(home.seqs(2), seqs[2..]);
+    // A session that is replaced can no longer say how far it came.
+    let (reader, ..) = home.open(2);
+    assert_eq!(home.settle(reader, taken([(seqs[2], seqs[2])]), 0), [settled(key, &[(3, 3)], &[])]);
+    home.send(key, 5..=5);
+    assert_eq!(home.settle(reader, taken([(0, u64::MAX)]), 0), [settled(key, &[(4, 4)], &[])]);
+}
+
+pub(crate) fn of_many_ranges_those_with_messages_count<H: Harness>(mut home: Home<H>) {
+    let (reader, ..) = home.open(2);
+    let key = lane(1, 2, 1);
+    for from in (1..=2000).step_by(500) {
+        home.submit(fence(1, u64::MAX), (from..from + 500).map(|n| Op::Append(message(key, n))).collect());
+    }
+    let mut seqs = Vec::new();
+    while seqs.len() < 2000 {
+        let page = home.page(2, Order::Oldest, seqs.last().copied(), 500);
+        seqs.extend(page.messages.iter().map(|message| message.seq));
+    }
+    let last = seqs[1999];
+    // Ranges before, between and behind the messages; of those near by every third is one of them, and of the
+    // others there is one now and then.
+    let nothing = (0..100_000u64).map(|at| 2 * at).chain((0..100_000).map(|at| last + 2 + 2 * at));
+    let chosen = seqs.iter().enumerate().filter(|(at, _)| if *at < 1000 { at % 3 == 0 } else { at % 100 == 7 });
+    let chosen: Vec<_> = chosen.map(|(at, seq)| (at as u64 + 1, *seq)).collect();
+    let answers = Taken { taken: nothing.chain(chosen.iter().map(|(_, seq)| *seq)).collect(), refused: Vec::new() };
+    let told = home.settle(reader, answers, u64::MAX);
+    let delivered = chosen.iter().map(|(n, _)| *n).collect();
+    assert_eq!(told, [Settled { delivered, ..settled(key, &[], &[]) }]);
+    assert_eq!(home.status(2).messages, 2000 - chosen.len() as u64);
+}
+
 pub(crate) fn a_refusal_is_told_with_its_words_and_is_certain<H: Harness>(mut home: Home<H>) {
     let (reader, ..) = home.open(2);
     let key = lane(1, 2, 1);

@@ -339,6 +339,8 @@ struct InboxBytes {
     refused: Vec<(u64, u64)>,
     texts: Vec<(u64, String)>,
     touched: u64,
+    #[serde(default)]
+    closed: u64,
 }
 
 impl From<&InboxRow> for InboxBytes {
@@ -348,6 +350,7 @@ impl From<&InboxRow> for InboxBytes {
             refused: row.refused.iter().collect(),
             texts: row.texts.iter().map(|(n, text)| (*n, text.clone())).collect(),
             touched: row.touched.0,
+            closed: row.closed,
         }
     }
 }
@@ -359,6 +362,7 @@ impl From<InboxBytes> for InboxRow {
             refused: row.refused.into_iter().collect::<Ranges>(),
             texts: row.texts.into_iter().collect(),
             touched: UnixMillis(row.touched),
+            closed: row.closed,
         }
     }
 }
@@ -421,6 +425,7 @@ mod tests {
             refused: Ranges::one(7),
             texts: [(7, "no".to_owned())].into(),
             touched: UnixMillis(99),
+            closed: 3,
         };
         let sender = PeerId::from_bytes([9; 32]);
         let changes = vec![

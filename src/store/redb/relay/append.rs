@@ -115,7 +115,16 @@ impl RelayEngine {
         };
         let held = mailbox.map_or(Count::default(), |row| Count { messages: row.messages, bytes: row.bytes });
         let provisional = mailbox.is_none_or(|row| row.caused_by().is_some());
-        if provisional && !fits(held, limits.provisional_messages, limits.provisional_bytes) {
+        let (most_messages, most_bytes) = if provisional {
+            (limits.provisional_messages, limits.provisional_bytes)
+        } else {
+            (limits.mailbox_messages, limits.mailbox_bytes)
+        };
+        let share = |all: u64| u128::from(all) * u128::from(limits.pair_percent) / 100;
+        let [pair_messages, pair_bytes] =
+            [most_messages, most_bytes].map(|all| u64::try_from(share(all)).unwrap_or(u64::MAX));
+        // What is larger than a pair's share by itself would take a stranger's mailbox from everybody else.
+        if provisional && (!fits(held, most_messages, most_bytes) || bytes > pair_bytes) {
             return Ok(Room::Nobody);
         }
         if mailbox.is_none() {
@@ -130,16 +139,13 @@ impl RelayEngine {
         if !self.space.has(limits.min_free_bytes, &self.clock) {
             return wait(WaitReason::NoRoom, NO_ROOM_RETRY);
         }
-        if !provisional && !fits(held, limits.mailbox_messages, limits.mailbox_bytes) {
+        if !provisional && !fits(held, most_messages, most_bytes) {
             return wait(WaitReason::Quota, QUOTA_RETRY);
         }
-        if let (false, Some(recipient), Some(sender)) = (provisional, numbers.recipient, numbers.sender) {
-            let share = |all: u64| u128::from(all) * u128::from(limits.pair_percent) / 100;
-            let [messages, most] = [limits.mailbox_messages, limits.mailbox_bytes].map(share);
-            let [messages, most] = [messages, most].map(|share| u64::try_from(share).unwrap_or(u64::MAX));
+        if let (Some(recipient), Some(sender)) = (numbers.recipient, numbers.sender) {
             let waiting = side.counts.get((recipient, sender))?.copied().unwrap_or_default();
             // However small the mailbox, a pair's share holds one message.
-            if waiting.messages > 0 && !fits(waiting, messages, most) {
+            if waiting.messages > 0 && !fits(waiting, pair_messages, pair_bytes) {
                 return wait(WaitReason::QuotaPair, QUOTA_RETRY);
             }
         }

@@ -117,11 +117,23 @@ impl Engine for RelayEngine {
                     Op::Append(append) => append.envelope.bytes().len() + OP_BYTES,
                     _ => 0,
                 };
-                Weight { ops: batch.len().max(1), bytes: batch.iter().map(message).sum() }
+                let ops = batch.iter().map(steps).sum::<usize>().max(1);
+                Weight { ops, bytes: batch.iter().map(message).sum() }
             }
             Request::Expire(limit) => Weight { ops: (*limit).clamp(1, GROUP_OPS), bytes: 0 },
         }
     }
+}
+
+/// What an operation costs, in messages: each range, question or lane is a search of its own.
+fn steps(op: &Op) -> usize {
+    let steps = match op {
+        Op::Open { .. } | Op::End { .. } | Op::Append(_) => 1,
+        Op::Settle { answers, .. } => answers.taken.len() + answers.refused.len(),
+        Op::Where(questions) => questions.len(),
+        Op::Close(lanes) => lanes.len(),
+    };
+    steps.max(1)
 }
 
 impl RelayEngine {

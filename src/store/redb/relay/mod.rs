@@ -8,6 +8,8 @@ mod check;
 #[cfg(test)]
 mod contract_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod disk_tests;
 mod engine;
 mod fences;

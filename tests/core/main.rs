@@ -14,25 +14,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
-#[path = "core/chance.rs"]
 mod chance;
-#[path = "core/faults.rs"]
 mod faults;
-#[path = "core/ledger.rs"]
 mod ledger;
-#[path = "core/net.rs"]
 mod net;
-#[path = "core/plan.rs"]
 mod plan;
-#[path = "core/recipient.rs"]
 mod recipient;
-#[path = "core/relay.rs"]
 mod relay;
-#[path = "core/sender.rs"]
 mod sender;
-#[path = "core/store.rs"]
 mod store;
-#[path = "core/world.rs"]
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,0 +1,87 @@
+//! The relay's store with a row that cannot be read: the others go on.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use super::super::backend::Backend;
+use super::super::writer::WriterMode;
+use super::RedbRelayStore;
+use super::contract_tests::options;
+use super::schema::{LANES, MESSAGES, REST};
+use crate::store::contract::{EXPIRED, TestClock, fence, lane, message, remote, settled};
+use crate::store::{Op, RelayStore};
+
+/// Overwrites the first message, or the first lane's row.
+fn damage(path: &Path, messages: bool) {
+    let database = Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    if messages {
+        let mut table = transaction.open_table(MESSAGES).unwrap();
+        let key = table.first().unwrap().unwrap().0.value();
+        table.insert(key, &[0xff; 3][..]).unwrap();
+    } else {
+        let mut table = transaction.open_table(LANES).unwrap();
+        let key = table.first().unwrap().unwrap().0.value();
+        table.insert(key, &[0xff; 3][..]).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+fn open(path: &Path, clock: &Arc<TestClock>) -> RedbRelayStore {
+    RedbRelayStore::open(options(Backend::File(path.to_owned()), clock, WriterMode::Thread)).unwrap()
+}
+
+/// A store with three lanes of two messages each, not yet due.
+async fn filled(path: &Path, clock: &Arc<TestClock>) {
+    let store = open(path, clock);
+    store.submit(fence(2, 1), vec![Op::Open { remote: remote(1) }]).await.unwrap();
+    store.submit(fence(2, 1), vec![Op::End { handed_out: 0 }]).await.unwrap();
+    for id in 1..=3 {
+        let key = lane(1, 2, id);
+        store.submit(fence(1, 1), vec![Op::Append(message(key, 1)), Op::Append(message(key, 2))]).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_does_not_keep_the_others_from_expiring() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), TestClock::shared());
+    let path = directory.path().join("relay.redb");
+    filled(&path, &clock).await;
+    damage(&path, true);
+    let store = open(&path, &clock);
+    clock.advance(Duration::from_secs(3600));
+    let told = store.expire(100).await.unwrap().settled;
+    let rest = [
+        settled(lane(1, 2, 1), &[], &[(2, 2, EXPIRED)]),
+        settled(lane(1, 2, 2), &[], &[(1, 2, EXPIRED)]),
+        settled(lane(1, 2, 3), &[], &[(1, 2, EXPIRED)]),
+    ];
+    assert_eq!(told, rest);
+    // It stays where it is, and does not come up again.
+    assert_eq!(store.expire(100).await.unwrap().settled, []);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lanes_row_that_cannot_be_read_does_not_keep_the_others_from_going() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), TestClock::shared());
+    let path = directory.path().join("relay.redb");
+    filled(&path, &clock).await;
+    damage(&path, false);
+    let store = open(&path, &clock);
+    clock.advance(Duration::from_secs(3600));
+    // Its messages have no place to record their outcome, so they have none; the others do.
+    let told = store.expire(100).await.unwrap().settled;
+    assert_eq!(told.iter().map(|settled| settled.lane.lane.0).collect::<Vec<_>>(), [2, 3]);
+    clock.advance(Duration::from_secs(40 * 24 * 3600));
+    assert_eq!(store.expire(100).await.unwrap().next, None);
+    store.close().await.unwrap();
+    let database = Database::open(&path).unwrap();
+    let read = database.begin_read().unwrap();
+    assert_eq!(read.open_table(LANES).unwrap().len().unwrap(), 1, "the damaged one alone is left");
+    assert_eq!(read.open_table(REST).unwrap().len().unwrap(), 0);
+}
