@@ -14,7 +14,7 @@ use crate::support::raw::{Session, hello, message, peer, reader};
 use crate::support::relay::TestRelay;
 
 async fn scene() -> (TestRelay, Bystanders) {
-    let relay = TestRelay::in_memory().started();
+    let relay = TestRelay::in_memory().with(|_, store| store.pair_percent = 100).started();
     let bystanders = Bystanders::of(&relay).await;
     (relay, bystanders)
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use posthouse::client::{Client, Outgoing};
 use posthouse::protocol::{Frame, Outcome, RejectReason};
+use posthouse::store::StoreLimits;
 
 use crate::support::client::{Log, Taker, accepted, client, client_in, draft, outcomes, send, short_lived};
 use crate::support::proxy::Proxy;
@@ -66,7 +67,8 @@ async fn a_thousand_messages_in_a_row_to_an_unknown_peer_all_get_their_outcome_s
 
 #[tokio::test]
 async fn a_provisional_mailbox_is_small_and_becomes_a_whole_one() {
-    let relay = TestRelay::in_memory().with(|_, store| store.provisional_messages = 5).started();
+    let narrow = |store: &mut StoreLimits| (store.provisional_messages, store.pair_percent) = (5, 100);
+    let relay = TestRelay::in_memory().with(|_, store| narrow(store)).started();
     let alice = client(1, &relay.home());
     let mut sent = send(&alice, &relay.home(), 2, &["1", "2", "3", "4", "5"]).await;
     accepted(&mut sent).await;
