@@ -61,10 +61,11 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
     std::fs::create_dir_all(data)
         .with_context(|| format!("the data directory {} cannot be made: name another with --data", data.display()))?;
     let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
+    let store_file = data.join(STORE_FILE);
     let store = RedbRelayStore::open(OpenOptions {
-        free_space: FreeSpace::Directory(data.clone()),
+        free_space: FreeSpace::File(store_file.clone()),
         limits: settings.store.clone(),
-        ..OpenOptions::new(Backend::File(data.join(STORE_FILE)), clock.clone(), entropy.clone())
+        ..OpenOptions::new(Backend::File(store_file), clock.clone(), entropy.clone())
     })?;
     let store = Arc::new(store);
     let admin = Admin::start(settings.admin).await;

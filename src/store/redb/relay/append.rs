@@ -136,7 +136,7 @@ impl RelayEngine {
         if self.failed_until.is_some_and(|until| self.clock.now() < until) {
             return wait(WaitReason::Unavailable, FAILED_RETRY);
         }
-        if !self.space.has(limits.min_free_bytes, &self.clock) {
+        if !self.space.is_enough() {
             return wait(WaitReason::NoRoom, NO_ROOM_RETRY);
         }
         if !provisional && !fits(held, most_messages, most_bytes) {

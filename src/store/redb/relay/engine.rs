@@ -70,6 +70,7 @@ impl Engine for RelayEngine {
 
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Work<'t>, Fault> {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.space.look(limits.min_free_bytes, &self.clock, transaction)?;
         Work::open(transaction, limits, self.clock.date())
     }
 

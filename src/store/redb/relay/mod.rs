@@ -29,7 +29,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use self::check::CheckReport;
-pub use self::space::FreeSpace;
+pub use self::space::{DiskRoom, FreeSpace};
 
 use self::engine::{RelayEngine, Reported, Request, take_interrupted};
 use self::fences::Fences;
