@@ -34,10 +34,13 @@ pub(crate) fn age(at: UnixMillis, now: UnixMillis) -> String {
     }
 }
 
+/// The last time that a date of four digits can tell, in ms: a sender may claim any.
+const END_OF_9999: u64 = 253_402_300_799_999;
+
 /// The time of day, UTC: `14:03:22`, with the date before it unless that is today's.
 pub(crate) fn time(at: UnixMillis, now: UnixMillis) -> String {
     let date = |at: UnixMillis| {
-        let since = UNIX_EPOCH.checked_add(Duration::from_millis(at.0)).unwrap_or(UNIX_EPOCH);
+        let since = UNIX_EPOCH + Duration::from_millis(at.0.min(END_OF_9999));
         humantime::format_rfc3339_seconds(since).to_string().trim_end_matches('Z').replace('T', " ")
     };
     let (at, now) = (date(at), date(now));
@@ -47,12 +50,17 @@ pub(crate) fn time(at: UnixMillis, now: UnixMillis) -> String {
     }
 }
 
+/// Whether the character turns the direction of the text behind it (Unicode Bidi_Control, UAX #9).
+const fn is_direction(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A body as one line that does nothing to a terminal: what a stranger sends is not to move the cursor.
 pub(crate) fn printable(body: &[u8]) -> String {
     let mut shown = String::with_capacity(body.len());
     for chunk in body.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+            if c.is_control() || is_direction(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
         }
         for byte in chunk.invalid() {
             shown.push_str(&format!("\\x{byte:02x}"));
@@ -116,10 +124,12 @@ mod tests {
         let at = UnixMillis(1_700_000_000_000);
         assert_eq!(time(at, at), "22:13:20");
         assert_eq!(time(at, UnixMillis(at.0 + 86_400_000)), "2023-11-14 22:13:20");
+        assert_eq!(time(UnixMillis(u64::MAX), at), "9999-12-31 23:59:59");
     }
 
     #[test]
     fn a_body_cannot_move_the_cursor() {
+        assert_eq!(printable("\u{202e}txt.exe\u{2066}".as_bytes()), "\\u{202e}txt.exe\\u{2066}");
         assert_eq!(printable(b"a\x1b[2J\nb\xff"), "a\\u{1b}[2J\\nb\\xff");
         assert_eq!(preview("ä".repeat(100).as_bytes()), format!("{}…", "ä".repeat(60)));
         assert_eq!(preview("ä".repeat(60).as_bytes()), "ä".repeat(60));

@@ -15,6 +15,7 @@ mod accept;
 mod gate;
 mod notify;
 mod registry;
+mod remembered;
 mod serve;
 mod session;
 mod settle;
