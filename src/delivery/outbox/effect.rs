@@ -34,7 +34,7 @@ pub struct Restored {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Make durable that the relay's store is now this one, and that all messages held may have been offered
-    /// to another; then call [`remembered`](Outbox::remembered). Nothing is offered before.
+    /// to another; then call [`remembered`](super::Outbox::remembered). Nothing is offered before.
     Remember(StoreId),
     /// The relay holds the message: tell the application.
     Accepted {
@@ -57,7 +57,7 @@ pub enum Effect {
         until: Moment,
     },
     /// The outcome is known: make durable that the message is done with, then tell the application and call
-    /// [`persisted`](Outbox::persisted).
+    /// [`persisted`](super::Outbox::persisted).
     Resolved {
         /// Which.
         key: u64,
@@ -69,7 +69,7 @@ pub enum Effect {
         n: u64,
         /// What became of it.
         verdict: Verdict,
-        /// For [`persisted`](Outbox::persisted).
+        /// For [`persisted`](super::Outbox::persisted).
         receipt: Receipt,
     },
     /// The relay has not answered for long: give the connection up.
