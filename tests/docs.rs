@@ -176,6 +176,7 @@ impl Example {
             role: Role::Peer,
             device: 0,
             push: PushMode::AtOnce,
+            sender: None,
             credit_messages: 256,
             credit_bytes: 4 << 20,
             ack_timeout_ms: 30_000,

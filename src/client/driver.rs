@@ -98,6 +98,7 @@ pub(super) struct Driver {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) answers: mpsc::UnboundedReceiver<Answered>,
     pub(super) seen: mpsc::UnboundedReceiver<Seen>,
+    pub(super) pages_wanted: mpsc::UnboundedReceiver<u64>,
     pub(super) stop: watch::Sender<Option<Stop>>,
     pub(super) connection: watch::Sender<Connection>,
     pub(super) commits: Commits,
@@ -148,6 +149,7 @@ impl Driver {
                 },
                 Some(answered) = self.answers.recv() => self.answered(answered),
                 Some(seen) = self.seen.recv() => self.seen(seen),
+                Some(reader) = self.pages_wanted.recv() => self.receiving.turn_page(reader),
                 done = self.commits.done(|| clock.now()) => match done {
                     Ok(after) => self.durable(after),
                     Err(error) => break Some(error),
@@ -178,8 +180,7 @@ impl Driver {
     }
 
     fn connect(&self) -> State {
-        let (push, credit) = self.receiving.hello();
-        let hello = link::hello(push, credit, self.ack_timeout);
+        let hello = link::hello(self.receiving.options(), self.ack_timeout);
         let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
         let attempt = Box::pin(async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) });
         State::Connecting { attempt, since: self.clock.now() }
@@ -217,6 +218,10 @@ impl Driver {
         match command {
             Command::Send(drafts, reply) => self.sending.send(drafts, &mut self.commits, reply),
             Command::Status(sender, reply) => self.receiving.ask_status(sender, reply),
+            Command::Pages(options, to, reply) => {
+                // Without a reader to come the caller learns by the dropped channel.
+                self.receiving.open_pages(options, to).map(|reader| reply.send(reader));
+            }
             Command::Events(reply) => drop(reply.send(self.events.subscribe())),
             Command::Waiting(reply) => drop(reply.send(self.sending.waiting())),
             Command::Unaccepted(reply) => drop(reply.send(self.sending.unaccepted())),

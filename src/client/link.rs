@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::reading::{Reading, ReadingOptions};
 use crate::address::{HostPort, RelayAddress};
 use crate::id::RelayId;
-use crate::protocol::{CloseCode, Frame, FrameType, HelloA, HelloR, Role, StreamKind, WireError, clip_text, limit};
+use crate::protocol::{
+    CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, StreamKind, WireError, clip_text, limit,
+};
 use crate::transport::{
     ClientEndpoint, CloseReason, ConnectError, Connection, FrameReceiver, FrameSender, TransportError,
 };
@@ -152,15 +155,21 @@ impl Link {
     }
 }
 
-/// R:HELLO of a peer, but for what is read and how.
-pub(super) fn hello(push: crate::protocol::PushMode, credit: (u64, u64), ack_timeout: Duration) -> HelloR {
+/// R:HELLO of a peer that reads in this way.
+pub(super) fn hello(options: &ReadingOptions, ack_timeout: Duration) -> HelloR {
+    let push = match options.reading {
+        Reading::InOrder => PushMode::AfterBacklog,
+        Reading::RecentFirst | Reading::Nothing => PushMode::AtOnce,
+    };
+    let reads = options.reading != Reading::Nothing;
     HelloR {
         version: limit::VERSION,
         role: Role::Peer,
         device: 0,
         push,
-        credit_messages: credit.0,
-        credit_bytes: credit.1,
+        sender: options.only_from,
+        credit_messages: if reads { options.credit_messages } else { 0 },
+        credit_bytes: options.credit_bytes,
         ack_timeout_ms: crate::time::millis(ack_timeout),
         agent: Some(clip_text(AGENT)),
     }

@@ -169,7 +169,7 @@ impl Incoming {
         done.await.map_err(|_| Stop::Closed)
     }
 
-    fn send(&mut self, answer: Answer, durable: Option<oneshot::Sender<()>>) {
+    pub(super) fn send(&mut self, answer: Answer, durable: Option<oneshot::Sender<()>>) {
         self.answered = true;
         // Without a driver there is nobody left to tell; the waiting side learns it by the dropped channel.
         drop(self.answers.send(Answered { place: (self.from, self.lane, self.n), answer, durable }));

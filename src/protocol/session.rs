@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::mailbox::Status;
 use super::message::Durability;
 use super::wire;
-use crate::id::StoreId;
+use crate::id::{PeerId, StoreId};
 
 /// What a stream is for: the first frame on each says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct HelloR {
     /// When pushing starts.
     #[serde(rename = "m")]
     pub push: PushMode,
+    /// Only this sender's messages are pushed, and only they are the backlog.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<PeerId>,
     /// How many MSG:N may be unacknowledged; 0 for a client that only sends.
     #[serde(rename = "c", deserialize_with = "wire::integer")]
     pub credit_messages: u64,

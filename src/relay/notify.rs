@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::session::{End, SEND_BUFFER_BYTES, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
+use crate::id::PeerId;
 use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, CloseCode, Frame, Order, Taken};
 use crate::store::{Page, Query, Reply, Stored, Watch};
@@ -52,7 +53,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
                 None => return Err(End::Close(CloseCode::Done, "the client finished")),
             },
             done = settled(&mut notify.settling) => done?,
-            page = notify.push.news(), if hungry => notify.push.learn(page?),
+            page = notify.push.news(), if hungry => notify.push.learn(page?, session.only_from),
             () = session.seat.outcomes.changed(), if writable => {}
             cursor = beginning(&mut live), if matches!(notify.push, Push::Waiting) => {
                 // Watched first, then read: nothing committed in between is missed.
@@ -115,17 +116,20 @@ impl Push {
         }
     }
 
-    fn learn(&mut self, page: Option<Page>) {
+    fn learn(&mut self, page: Option<Page>, only_from: Option<PeerId>) {
         let Self::Live(live) = self else { return };
+        let wanted = |message: &Arc<Stored>| {
+            message.seq > live.cursor && only_from.is_none_or(|from| message.envelope.header().sender == from)
+        };
         match page {
             Some(page) => {
                 live.behind = !page.complete;
-                live.queue.extend(page.messages.into_iter().filter(|message| message.seq > live.cursor));
+                live.queue.extend(page.messages.into_iter().filter(wanted));
             }
             None => {
                 let news = live.watch.take(usize::MAX);
                 live.behind |= news.lagged;
-                live.queue.extend(news.messages.into_iter().filter(|message| message.seq > live.cursor));
+                live.queue.extend(news.messages.into_iter().filter(wanted));
             }
         }
     }
@@ -166,7 +170,7 @@ impl Notify<'_> {
                 mailbox: self.session.peer,
                 order: Order::Oldest,
                 cursor: Some(live.cursor),
-                sender: None,
+                sender: self.session.only_from,
                 max_messages: self.window.room() as u64,
                 max_bytes: MAX_PAGE_BYTES.min(self.session.credit_bytes as u64),
             }));

@@ -97,6 +97,7 @@ async fn serve(
         connection: connection.clone(),
         peer: fence.peer,
         fence,
+        only_from: hello.sender,
         seat,
         credit_messages: usize::try_from(credit_messages).unwrap_or(usize::MAX),
         credit_bytes: usize::try_from(credit_bytes).unwrap_or(usize::MAX),

@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) connection: Connection,
     pub(super) peer: PeerId,
     pub(super) fence: Fence,
+    /// Whose messages alone the client wants pushed.
+    pub(super) only_from: Option<PeerId>,
     pub(super) seat: Arc<Seat>,
     pub(super) credit_messages: usize,
     pub(super) credit_bytes: usize,

@@ -75,8 +75,8 @@ async fn page(session: &Session, ask: PageR) -> Result<PageA, End> {
     if let Some(highest) = page.messages.iter().map(|message| message.seq).max() {
         session.hand_out(highest);
     }
-    // The first oldest-first page of the whole mailbox with nothing beyond it ends the backlog.
-    if page.complete && ask.order == Order::Oldest && ask.sender.is_none() {
+    // The first oldest-first page of all that is to be pushed, with nothing beyond it, ends the backlog.
+    if page.complete && ask.order == Order::Oldest && ask.sender == session.only_from {
         session.live.send_if_modified(|live| {
             let begins = live.is_none();
             if begins {

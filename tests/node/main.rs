@@ -8,7 +8,7 @@
 //! | `restored` | copies of a store put back lose nothing and repeat nothing that was not forgotten |
 //! | `session`, `restart` | who is connected, and how soon again |
 //! | `greeting`, `rules`, `foreign` | what breaks the protocol is closed by name, alone |
-//! | `offline`, `outcome`, `quota` | mailboxes: pages, counts, lifetimes, refusals, limits |
+//! | `offline`, `pages`, `outcome`, `quota` | mailboxes: the backlog, pages, counts, lifetimes, refusals, limits |
 //! | `memory` | what a session that does not read costs |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
@@ -29,6 +29,7 @@ mod lost;
 mod memory;
 mod offline;
 mod outcome;
+mod pages;
 mod quota;
 mod repeated;
 mod restart;

@@ -108,7 +108,8 @@ fn answer() -> impl Strategy<Value = Answer> {
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
-    let hello = (integer(), any::<[bool; 2]>(), integer(), integer(), integer(), integer(), words());
+    let hello =
+        (integer(), any::<[bool; 2]>(), integer(), prop::option::of(key()), integer(), integer(), integer(), words());
     let page = (integer(), any::<bool>(), prop::option::of(integer()), prop::option::of(key()), integer(), integer());
     let lane_state = (integer(), integer(), ranges(), runs())
         .prop_map(|(last, upto, delivered, exceptions)| LaneState { last, upto, delivered, exceptions });
@@ -126,11 +127,14 @@ fn frame() -> impl Strategy<Value = Frame> {
         ),
         (integer(), store_id(), any_taken())
             .prop_map(|(request, store, answers)| AckR { request, store, answers }.into()),
-        hello.prop_map(|(version, [relay, late], device, credit_messages, credit_bytes, ack_timeout_ms, agent)| {
-            let role = if relay { Role::Relay } else { Role::Peer };
-            let push = if late { PushMode::AfterBacklog } else { PushMode::AtOnce };
-            HelloR { version, role, device, push, credit_messages, credit_bytes, ack_timeout_ms, agent }.into()
-        }),
+        hello.prop_map(
+            |(version, [relay, late], device, sender, credit_messages, credit_bytes, ack_timeout_ms, agent)| {
+                let role = if relay { Role::Relay } else { Role::Peer };
+                let push = if late { PushMode::AfterBacklog } else { PushMode::AtOnce };
+                HelloR { version, role, device, push, sender, credit_messages, credit_bytes, ack_timeout_ms, agent }
+                    .into()
+            }
+        ),
         (integer(), prop::collection::vec(question, 0..4))
             .prop_map(|(request, lanes)| WhereR { request, lanes }.into()),
         (integer(), prop::collection::vec(lane_ref(), 0..4))

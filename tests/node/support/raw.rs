@@ -49,6 +49,7 @@ pub(crate) const fn hello() -> HelloR {
         version: 1,
         role: Role::Peer,
         device: 0,
+        sender: None,
         push: PushMode::AtOnce,
         credit_messages: 0,
         credit_bytes: 0,
