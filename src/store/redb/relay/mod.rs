@@ -4,6 +4,7 @@
 //! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
 
 mod append;
+mod blocks;
 mod check;
 #[cfg(test)]
 mod contract_tests;
@@ -12,11 +13,13 @@ mod damage_tests;
 #[cfg(test)]
 mod disk_tests;
 mod engine;
+mod expire;
 mod fences;
 mod read;
 mod rows;
 mod schema;
 mod settle;
+mod size;
 mod space;
 #[cfg(test)]
 mod speed_tests;
