@@ -219,7 +219,11 @@ async fn small_and_large(messages: u64) {
 }
 
 async fn drain(messages: u64) {
-    for depth in [0, 1, 2, 8] {
+    for depth in std::env::var("BENCH_DEPTH")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .map_or(vec![0, 1, 2, 8], |depth| vec![depth])
+    {
         let bench = Bench::new();
         bench.visit(READER).await;
         let start = Instant::now();
@@ -272,8 +276,7 @@ fn report(name: &str, mut times: Vec<Duration>) {
 }
 
 async fn expiry() {
-    let limit = std::env::var("BENCH_STEP").ok().and_then(|step| step.parse().ok()).unwrap_or(1000);
-    let pause = std::env::var("BENCH_PAUSE").ok().and_then(|step| step.parse().ok()).unwrap_or(0);
+    let limit = std::env::var("BENCH_STEP").ok().and_then(|step| step.parse().ok()).unwrap_or(250);
     let bench = Arc::new(Bench::new());
     let mut first = [1; 4];
     for at in 0..4 {
@@ -295,9 +298,17 @@ async fn expiry() {
         let stop = Arc::new(AtomicBool::new(false));
         let (sweeper, stopper) = (bench.clone(), stop.clone());
         bench.clock.by_ms.fetch_add(3_601_000, Ordering::SeqCst);
+        if round == 0 {
+            for sender in [None, Some(7)] {
+                median!(format!("first page of 50 behind what ran out ({sender:?})"), 100, {
+                    bench.store.page(bench.query(READER, Order::Oldest, sender, 50)).await.unwrap()
+                });
+            }
+        }
         let sweep = tokio::spawn(async move {
             let (start, mut steps, mut told, mut runs) = (Instant::now(), 0, 0, 0);
             while told < 100_000 {
+                let begun = Instant::now();
                 let expired = sweeper.store.expire(limit).await.unwrap();
                 let all = expired.settled.iter().flat_map(|settled| &settled.exceptions);
                 for run in all {
@@ -305,9 +316,7 @@ async fn expiry() {
                     runs += 1;
                 }
                 steps += 1;
-                if pause > 0 {
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
-                }
+                tokio::time::sleep(begun.elapsed()).await;
             }
             println!("  100,000 expired in {:.1?}, {steps} steps, {runs} runs", start.elapsed());
             stopper.store(true, Ordering::SeqCst);
@@ -344,6 +353,14 @@ async fn file() {
         stop.store(true, Ordering::SeqCst);
         for task in reading {
             task.await.unwrap();
+        }
+        if !readers {
+            bench.fill(READER, SENDERS, 1 + 10 * 4000, 1_000_000, WEEK).await;
+            let full = blocks(&bench.path);
+            assert_eq!(bench.drain(READER, 8).await, 1_000_000);
+            println!("  1,000,000: full {full:?}, drained {:?}; {}", blocks(&bench.path), memory());
+            bench.fill(READER, SENDERS, 1 + 10 * 4000 + 20_000, 10_000, WEEK).await;
+            println!("  then 10,000: {:?}", blocks(&bench.path));
         }
         bench.store.close().await.unwrap();
         println!("  closed {:?}", blocks(&bench.path));

@@ -10,7 +10,7 @@ use super::super::backend::Backend;
 use super::super::writer::WriterMode;
 use super::RedbRelayStore;
 use super::contract_tests::options;
-use super::schema::{LANES, MESSAGES, REST};
+use super::schema::{EXPIRY, LANES, MESSAGES, REST};
 use crate::store::contract::{EXPIRED, TestClock, fence, lane, message, remote, settled};
 use crate::store::{Op, RelayStore};
 
@@ -63,6 +63,31 @@ async fn a_message_that_cannot_be_read_does_not_keep_the_others_from_expiring() 
     assert_eq!(told, rest);
     // It stays where it is, and does not come up again.
     assert_eq!(store.expire(100).await.unwrap().settled, []);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn deadlines_that_cannot_be_read_do_not_keep_later_ones_from_coming() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), TestClock::shared());
+    let path = directory.path().join("relay.redb");
+    filled(&path, &clock).await;
+    clock.advance(Duration::from_secs(10));
+    let store = open(&path, &clock);
+    store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), 3))]).await.unwrap();
+    store.close().await.unwrap();
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(EXPIRY).unwrap();
+        let key = table.first().unwrap().unwrap().0.value();
+        table.insert(key, &[0xff; 3][..]).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(&path, &clock);
+    clock.advance(Duration::from_secs(3600));
+    let told = store.expire(100).await.unwrap();
+    assert_eq!(told.settled, [settled(lane(1, 2, 1), &[], &[(3, 3, EXPIRED)])]);
     store.close().await.unwrap();
 }
 

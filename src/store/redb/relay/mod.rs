@@ -19,6 +19,7 @@ mod read;
 mod rows;
 mod schema;
 mod settle;
+mod shrink;
 mod size;
 mod space;
 #[cfg(test)]
@@ -114,6 +115,7 @@ impl RedbRelayStore {
         let fill = &mut |transaction: &_| work::make_tables(transaction);
         let file = StoreFile::open(backend, schema::SCHEMA, cache_bytes, &*entropy, fill)?;
         let failed = |source| OpenError::Io { path: path.clone(), source };
+        shrink::shrink(&file);
         let limits = Arc::new(limits);
         let interrupted = take_interrupted(&file, &limits, &clock);
         let interrupted = interrupted.map_err(|error| failed(std::io::Error::other(error)))?;
