@@ -14,6 +14,9 @@ use crate::ranges::Ranges;
 use crate::store::Expired;
 use crate::time::{UnixMillis, millis};
 
+/// A row of deadlines, and which messages of it are at hand.
+type Due = (ExpiryAt, Result<Ranges, Damaged>);
+
 /// Ends up to `limit` messages whose time has run out, and looks at as many lanes that may have rested enough.
 pub(super) fn expire(work: &mut Work<'_>, limit: usize) -> Result<Expired, Fault> {
     let mut outcomes = Outcomes::default();
@@ -40,7 +43,7 @@ pub(super) fn expire(work: &mut Work<'_>, limit: usize) -> Result<Expired, Fault
 }
 
 /// The first `limit` messages that are due, by the row that names them.
-fn due(work: &mut Work<'_>, mut limit: u64) -> Result<Vec<(ExpiryAt, Result<Ranges, Damaged>)>, Fault> {
+fn due(work: &mut Work<'_>, mut limit: u64) -> Result<Vec<Due>, Fault> {
     // What this transaction did to the rows so far counts as well.
     work.changed |= work.expiry.flush()?;
     let mut due = Vec::new();
