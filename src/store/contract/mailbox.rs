@@ -167,6 +167,42 @@ pub(crate) fn pages_of_one_sender_hold_no_other<H: Harness>(mut home: Home<H>) {
     assert_eq!((page.messages.len(), page.remaining, page.complete), (0, 0, true));
 }
 
+pub(crate) fn pages_of_one_sender_go_on_however_far_apart_its_messages_lie<H: Harness>(mut home: Home<H>) {
+    let (reader, ..) = home.open(2);
+    // One of the sender's for ten of the others'.
+    let all = (0..3000_u64).map(|at| if at % 11 == 5 { (3, at / 11 + 1) } else { (1, at - (at + 5) / 11 + 1) });
+    home.send_all(all.map(|(from, n)| message(lane(from, 2, 1), n)));
+    let read = |order| {
+        let (mut seqs, mut cursor) = (Vec::new(), None);
+        loop {
+            let sender = Some(peer(3));
+            let query = Query { mailbox: peer(2), order, cursor, sender, max_messages: 100, max_bytes: 1 << 20 };
+            let page = home.get(home.store().page(query));
+            assert!(page.messages.iter().all(|message| message.envelope.header().sender == peer(3)));
+            seqs.extend(page.messages.iter().map(|message| (message.seq, message.envelope.header().n)));
+            cursor = page.cursor;
+            if page.complete {
+                if order == Order::Newest {
+                    seqs.reverse();
+                }
+                return seqs;
+            }
+        }
+    };
+    let oldest = read(Order::Oldest);
+    assert!(oldest.iter().map(|(_, n)| *n).eq(1..=273));
+    assert_eq!(read(Order::Newest), oldest);
+    // Every third of them goes, and all that lies between some.
+    let thirds = oldest.iter().step_by(3).map(|(seq, _)| *seq);
+    home.settle(reader, Taken { taken: thirds.collect(), refused: Vec::new() }, u64::MAX);
+    home.settle(reader, taken([(oldest[100].0, oldest[200].0)]), u64::MAX);
+    let left: Vec<_> = (0..273).filter(|at| at % 3 != 0 && !(100..=200).contains(at)).map(|at| oldest[at]).collect();
+    assert_eq!(read(Order::Oldest), left);
+    assert_eq!(read(Order::Newest), left);
+    let one = home.get(home.store().status(peer(2), Some(peer(3))));
+    assert_eq!(one.messages, left.len() as u64);
+}
+
 pub(crate) fn a_page_is_bounded_but_never_empty_while_something_waits<H: Harness>(mut home: Home<H>) {
     home.visit(2);
     home.send(lane(1, 2, 1), 1..=5);
@@ -236,4 +272,35 @@ pub(crate) fn status_counts_without_touching<H: Harness>(mut home: Home<H>) {
     let status = home.status(2);
     assert_eq!((status.messages, status.senders.len(), status.more), (154, 100, true));
     assert_eq!(status.senders[0].sender, peer(3), "the largest comes first");
+}
+
+pub(crate) fn status_tells_the_largest_of_many_senders_in_order<H: Harness>(mut home: Home<H>) {
+    let (reader, ..) = home.open(2);
+    let key = |name| lane(name, 2, 1);
+    home.send_all((10..=240).map(|name| message(key(name), 1)));
+    // The larger the name the more, and two with many.
+    home.send_all((41..=240).flat_map(|name| (2..=u64::from(name) / 40).map(move |n| message(key(name), n))));
+    home.send_all((7..=306).map(|n| message(key(240), n)));
+    home.send_all((6..=310).map(|n| message(key(201), n)));
+    let told = |home: &Home<H>| {
+        let status = home.status(2);
+        assert_eq!((status.senders.len(), status.more), (100, true));
+        status.senders.iter().map(|count| (count.sender, count.messages)).collect::<Vec<_>>()
+    };
+    let status = told(&home);
+    assert_eq!(status[..3], [(peer(201), 310), (peer(240), 306), (peer(200), 5)]);
+    assert!(status.is_sorted_by_key(|(_, messages)| std::cmp::Reverse(*messages)));
+    // All with five, all with four, and some of those with three.
+    assert!((160..240).all(|name| status.iter().any(|(sender, _)| *sender == peer(name))));
+    assert_eq!(status[99].1, 3);
+    // Who has fewer goes down, who has none goes.
+    let mailbox = home.page(2, Order::Oldest, None, 10_000);
+    let of = |name| mailbox.messages.iter().filter(move |message| message.envelope.header().sender == peer(name));
+    let some = of(239).skip(1).chain(of(238)).chain(of(201).skip(1)).map(|message| message.seq).collect();
+    home.settle(reader, Taken { taken: some, refused: Vec::new() }, u64::MAX);
+    let status = told(&home);
+    assert_eq!(status[0], (peer(240), 306));
+    assert!([201, 238, 239].iter().all(|name| status.iter().all(|(sender, _)| *sender != peer(*name))));
+    home.take_all(reader);
+    assert_eq!(home.status(2), Status::default());
 }

@@ -210,6 +210,14 @@ impl<H: Harness> Home<H> {
         }
     }
 
+    /// Appends in one batch, as one submitter for all senders.
+    pub(crate) fn send_all(&self, messages: impl IntoIterator<Item = Append>) {
+        let fence = Fence { peer: peer(250), device: 0, epoch: u64::MAX };
+        for done in self.submit(fence, messages.into_iter().map(Op::Append).collect()) {
+            assert_eq!(done, Done::Answered { answer: self.accepted(false, None), remember: false });
+        }
+    }
+
     pub(crate) fn accepted(&self, duplicate: bool, verdict: Option<Verdict>) -> Answer {
         Answer::Accepted { durability: self.store().durability(), duplicate, ttl_ms: None, verdict }
     }
@@ -315,7 +323,9 @@ macro_rules! contract_tests {
                     pages_of_one_sender_hold_no_other
                     a_page_is_bounded_but_never_empty_while_something_waits
                     what_ran_out_is_on_no_page
+                    pages_of_one_sender_go_on_however_far_apart_its_messages_lie
                     status_counts_without_touching
+                    status_tells_the_largest_of_many_senders_in_order
                 }
                 outcome {
                     settling_is_one_with_the_row
@@ -328,6 +338,8 @@ macro_rules! contract_tests {
                     a_replaced_session_counts_as_having_handed_out_all
                     an_interrupted_session_counts_as_having_handed_out_all
                     a_sweep_is_bounded_and_costs_nothing_when_nothing_is_due
+                    a_sweep_goes_on_where_it_stopped_and_tells_in_ranges
+                    no_message_ends_before_its_time_nor_a_second_after_it
                     interrupted_clients_are_told_of_once
                 }
                 told {

@@ -222,6 +222,51 @@ pub(crate) fn a_sweep_is_bounded_and_costs_nothing_when_nothing_is_due<H: Harnes
     assert_eq!((home.status(2).messages, home.state(key).exceptions.len()), (1, 1));
 }
 
+pub(crate) fn a_sweep_goes_on_where_it_stopped_and_tells_in_ranges<H: Harness>(mut home: Home<H>) {
+    home.visit(2);
+    home.visit(3);
+    let long = |append| Append { ttl: Duration::from_secs(7200), ..append };
+    home.send_all((1..=2500).map(|n| message(lane(1, 2, 1), n)));
+    home.send_all(
+        (1..=100).map(|n| if n % 2 == 0 { long(message(lane(1, 3, 1), n)) } else { message(lane(1, 3, 1), n) }),
+    );
+    home.clock.advance(Duration::from_secs(3600));
+    let due = Some(START + Duration::from_secs(3600));
+    let told = |key, runs: &[(u64, u64)]| {
+        let runs: Vec<_> = runs.iter().map(|(from, to)| (*from, *to, EXPIRED)).collect();
+        Settled { submitter: peer(250), ..settled(key, &[], &runs) }
+    };
+    for from in [1, 1001] {
+        let step = Expired { settled: vec![told(lane(1, 2, 1), &[(from, from + 999)])], next: due };
+        assert_eq!(home.expire(), step);
+    }
+    let odd: Vec<_> = (1..=99).step_by(2).map(|n| (n, n)).collect();
+    let last = home.expire();
+    assert_eq!(last.settled, [told(lane(1, 2, 1), &[(2001, 2500)]), told(lane(1, 3, 1), &odd)]);
+    assert_eq!(last.next, Some(START + Duration::from_secs(7200)));
+    assert_eq!((home.status(2).messages, home.status(3).messages), (0, 50));
+}
+
+pub(crate) fn no_message_ends_before_its_time_nor_a_second_after_it<H: Harness>(mut home: Home<H>) {
+    home.visit(2);
+    let key = lane(1, 2, 1);
+    home.clock.advance(Duration::from_millis(300));
+    home.send(key, 1..=1);
+    home.clock.advance(Duration::from_millis(600));
+    home.send(key, 2..=2);
+    home.clock.advance(Duration::from_millis(3_599_399));
+    assert_eq!((home.expire().settled, home.seqs(2).len()), (Vec::new(), 2));
+    home.clock.advance(Duration::from_millis(1));
+    assert_eq!(home.seqs(2).len(), 1, "it ran out, whether a sweep came or not");
+    let next = home.expire().next.unwrap();
+    assert!(next <= START + Duration::from_millis(3_601_300), "{next}");
+    home.clock.advance(Duration::from_millis(1000));
+    // In the order of their numbers, each in time.
+    let told: Vec<_> =
+        home.state(key).exceptions.into_iter().chain(home.expire().settled.remove(0).exceptions).collect();
+    assert_eq!(told, settled(key, &[], &[(1, 2, EXPIRED)]).exceptions);
+}
+
 pub(crate) fn interrupted_clients_are_told_of_once<H: Harness>(mut home: Home<H>) {
     assert_eq!(home.store().interrupted(), []);
     home.visit(1);

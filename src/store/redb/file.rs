@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
+use redb::{CompactionError, Database, Durability, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::backend::{Backend, SyncWatch};
 use super::fault::Fault;
@@ -228,6 +228,25 @@ impl StoreFile {
     /// Ends the use of this store in this process: its state is no longer known.
     pub fn condemn(&self, why: &str) -> StoreError {
         StoreError::Fatal(self.fatal.get_or_init(|| why.into()).clone())
+    }
+
+    /// Moves what the file holds to its beginning and cuts the rest off. Nobody may be reading; to be called before
+    /// anybody does, since all wait for it.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. What the file holds is the same, whether it was moved or not.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reopen_if_broken(&gate)?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let compacted = current.database.as_mut().ok_or(StoreError::Closed)?.compact();
+        match compacted {
+            Ok(_) => Ok(()),
+            Err(CompactionError::Storage(error)) => {
+                Err(self.report(self.opening.load(Ordering::SeqCst), Fault::Storage(error)))
+            }
+            Err(error) => Err(StoreError::Unavailable(error.to_string().into())),
+        }
     }
 
     /// Closes the file well, once its last write transaction has ended.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::fault::Fault;
+use super::blocks::{self, block_of};
 use super::engine::RelayEngine;
 use super::rows::Rows;
-use super::schema::{Count, Counters, LaneAt, MailboxRow, MessageRow, Number, PairAt, PeerRow, Single};
+use super::schema::{Count, Counters, LaneAt, MailboxRow, MessageRow, Number, PairAt, PeerRow, Single, expiry_at};
 use super::work::Work;
 use crate::delivery::admission::{Arrival, Decision, Room, decide};
 use crate::id::PeerId;
@@ -197,8 +198,8 @@ impl RelayEngine {
         row.encode(&mut self.scratch);
         self.scratch.extend_from_slice(append.envelope.bytes());
         work.messages.insert((recipient, seq), self.scratch.as_slice())?;
-        work.by_sender.insert((recipient, sender, seq), ())?;
-        work.expiry.insert((expires.0, recipient, seq), ())?;
+        blocks::add(&mut work.by_sender, (recipient, sender, block_of(seq)), seq)?;
+        blocks::add(&mut work.expiry, expiry_at(expires.0, recipient, seq), seq)?;
         let (envelope, signature) = (append.envelope.clone(), append.signature);
         work.news.push(Arc::new(Stored { seq, submitter, envelope, signature, expires }));
         Ok(())

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::super::fault::Fault;
+use super::blocks::{Block, block_of};
 use super::rows::Plain;
 use super::schema::{
-    BY_SENDER, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LaneAt, LaneEntry, MAILBOXES, MESSAGES, MailboxRow,
-    MessageRow, NUMBERS, Number, PAIRS, PEERS, PeerRow, REST, Row, SESSIONS, Single,
+    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LaneAt, LaneEntry, MAILBOXES, MESSAGES,
+    MailboxRow, MessageRow, NUMBERS, Number, PAIRS, PEERS, PeerRow, REST, Row, SESSIONS, Single, expiry_at,
 };
+use super::size::place;
 use crate::delivery::lane::Fate;
 use crate::id::PeerId;
 use crate::protocol::Envelope;
@@ -65,6 +67,15 @@ fn row<K: Plain, R: Row>(table: &impl ReadableTable<K, &'static [u8]>, key: K) -
     Ok(table.get(key)?.map(|bytes| R::decode(bytes.value())).transpose()?)
 }
 
+/// How many messages an index names.
+fn named<K: Plain>(table: &impl ReadableTable<K, &'static [u8]>) -> Result<u64, Fault> {
+    let mut all = 0;
+    for entry in table.iter()? {
+        all += Block::decode(entry?.1.value())?.count();
+    }
+    Ok(all)
+}
+
 impl Check<'_> {
     fn claim(&mut self, holds: bool, problem: impl FnOnce() -> String) {
         if !holds && self.report.problems.len() < MAX_PROBLEMS {
@@ -95,8 +106,10 @@ impl Check<'_> {
             let at = (message.submitter, message.sender, mailbox, header.lane.0);
             let lane: Option<LaneEntry> = row(&lanes, at)?;
             let pending = lane.is_some_and(|lane| lane.row.fate(header.n) == Fate::Pending);
-            let indexed = by_sender.get((mailbox, message.sender, seq))?.is_some();
-            let dated = expiry.get((message.expires, mailbox, seq))?.is_some();
+            let held: Option<Block> = row(&by_sender, (mailbox, message.sender, block_of(seq)))?;
+            let indexed = held.is_some_and(|block| block.contains(seq));
+            let held: Option<Block> = row(&expiry, expiry_at(message.expires, mailbox, seq))?;
+            let dated = held.is_some_and(|block| block.contains(seq));
             self.claim(pending, || format!("message {seq} of mailbox {mailbox} is not pending in its lane"));
             self.claim(indexed, || format!("message {seq} of mailbox {mailbox} is not in its sender's index"));
             self.claim(dated, || format!("message {seq} of mailbox {mailbox} has no deadline"));
@@ -109,8 +122,9 @@ impl Check<'_> {
             self.report.messages += 1;
         }
         let all = self.report.messages;
-        self.claim(by_sender.len()? == all, || "the senders' index names messages that are gone".to_owned());
-        self.claim(expiry.len()? == all, || "there are deadlines of messages that are gone".to_owned());
+        let (named, dated) = (named(&by_sender)?, named(&expiry)?);
+        self.claim(named == all, || "the senders' index names messages that are gone".to_owned());
+        self.claim(dated == all, || "there are deadlines of messages that are gone".to_owned());
         Ok(())
     }
 
@@ -138,9 +152,14 @@ impl Check<'_> {
             self.report.mailboxes += 1;
         }
         self.claim(open.is_empty(), || "a session is open without a mailbox".to_owned());
-        for entry in self.transaction.open_table(COUNTS)?.iter()? {
+        let (counts, by_size) = (self.transaction.open_table(COUNTS)?, self.transaction.open_table(BY_SIZE)?);
+        let in_place = counts.len()? == by_size.len()?;
+        self.claim(in_place, || "senders that are gone have a place by their size".to_owned());
+        for entry in counts.iter()? {
             let (key, count) = entry?;
             let (key, count) = (key.value(), Count::decode(count.value())?);
+            let in_place = by_size.get((key.0, place(count.messages), key.1))?.is_some();
+            self.claim(in_place, || format!("sender {} of mailbox {} is not where its size belongs", key.1, key.0));
             let right = self.counts.remove(&key) == Some(count);
             self.claim(right, || format!("what waits in mailbox {} from {} is counted wrong", key.0, key.1));
         }

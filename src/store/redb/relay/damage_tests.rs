@@ -10,9 +10,10 @@ use super::super::backend::Backend;
 use super::super::writer::WriterMode;
 use super::RedbRelayStore;
 use super::contract_tests::options;
-use super::schema::{LANES, MESSAGES, REST};
+use super::schema::{EXPIRY, LANES, MESSAGES, REST};
 use crate::store::contract::{EXPIRED, TestClock, fence, lane, message, remote, settled};
 use crate::store::{Op, RelayStore};
+use crate::time::Clock;
 
 /// Overwrites the first message, or the first lane's row.
 fn damage(path: &Path, messages: bool) {
@@ -62,7 +63,35 @@ async fn a_message_that_cannot_be_read_does_not_keep_the_others_from_expiring() 
     ];
     assert_eq!(told, rest);
     // It stays where it is, and does not come up again.
-    assert_eq!(store.expire(100).await.unwrap().settled, []);
+    let again = store.expire(100).await.unwrap();
+    assert_eq!(again.settled, []);
+    assert!(again.next.is_some_and(|next| next > clock.date()), "it would come up for ever");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn deadlines_that_cannot_be_read_do_not_keep_later_ones_from_coming() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), TestClock::shared());
+    let path = directory.path().join("relay.redb");
+    filled(&path, &clock).await;
+    clock.advance(Duration::from_secs(10));
+    let store = open(&path, &clock);
+    store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), 3))]).await.unwrap();
+    store.close().await.unwrap();
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(EXPIRY).unwrap();
+        let key = table.first().unwrap().unwrap().0.value();
+        table.insert(key, &[0xff; 3][..]).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(&path, &clock);
+    clock.advance(Duration::from_secs(3600));
+    let told = store.expire(100).await.unwrap();
+    assert_eq!(told.settled, [settled(lane(1, 2, 1), &[], &[(3, 3, EXPIRED)])]);
+    assert!(told.next.is_some_and(|next| next > clock.date()), "they would come up for ever");
     store.close().await.unwrap();
 }
 

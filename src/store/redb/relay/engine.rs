@@ -10,10 +10,11 @@ use super::super::fault::Fault;
 use super::super::file::StoreFile;
 use super::super::writer::{Engine, GROUP_OPS, Weight};
 use super::append::FAILED_RETRY;
+use super::expire::expire;
 use super::fences::Fences;
 use super::read::mailbox_status;
 use super::schema::MailboxRow;
-use super::settle::{expire, settle};
+use super::settle::settle;
 use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
@@ -179,7 +180,8 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
     let whole = *row;
     work.fences.insert((fence.peer, fence.device), fence.epoch);
     work.flush()?;
-    let status = mailbox_status(mailbox, &whole, &work.messages, work.counts.table(), work.peers.table())?;
+    let counts = (&work.by_size, work.counts.table());
+    let status = mailbox_status(mailbox, &whole, &work.messages, counts, work.peers.table())?;
     Ok(Done::Opened { watermark, status })
 }
 

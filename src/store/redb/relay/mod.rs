@@ -4,6 +4,7 @@
 //! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
 
 mod append;
+mod blocks;
 mod check;
 #[cfg(test)]
 mod contract_tests;
@@ -12,11 +13,14 @@ mod damage_tests;
 #[cfg(test)]
 mod disk_tests;
 mod engine;
+mod expire;
 mod fences;
 mod read;
 mod rows;
 mod schema;
 mod settle;
+mod shrink;
+mod size;
 mod space;
 #[cfg(test)]
 mod speed_tests;
@@ -111,6 +115,7 @@ impl RedbRelayStore {
         let fill = &mut |transaction: &_| work::make_tables(transaction);
         let file = StoreFile::open(backend, schema::SCHEMA, cache_bytes, &*entropy, fill)?;
         let failed = |source| OpenError::Io { path: path.clone(), source };
+        shrink::shrink(&file);
         let limits = Arc::new(limits);
         let interrupted = take_interrupted(&file, &limits, &clock);
         let interrupted = interrupted.map_err(|error| failed(std::io::Error::other(error)))?;

@@ -6,9 +6,12 @@ use bytes::Bytes;
 use redb::{AccessGuard, ReadTransaction, ReadableTable, StorageError};
 
 use super::super::fault::Fault;
+use super::blocks::{Block, block_of};
 use super::schema::{
-    BY_SENDER, COUNTS, Count, MAILBOXES, MESSAGES, MailboxRow, MessageRow, NUMBERS, Number, PEERS, PeerRow, Row, Single,
+    BY_SENDER, BY_SIZE, COUNTS, Count, MAILBOXES, MESSAGES, MailboxRow, MessageRow, NUMBERS, Number, PEERS, PeerRow,
+    Row, SenderAt, Single,
 };
+use super::size::SizeAt;
 use crate::id::PeerId;
 use crate::protocol::limit::MAX_STATUS_SENDERS;
 use crate::protocol::{Envelope, Order, SenderCount, Status};
@@ -19,11 +22,13 @@ use crate::time::UnixMillis;
 /// but never long in coming.
 const LOOKED_AT: usize = 4096;
 
-/// Senders that one status compares. With more of them in a mailbox, the largest of these are told.
-const COMPARED_SENDERS: usize = 10_000;
+/// Senders that one status compares: the first of the index, whose order is coarse. Twice those it tells, so that it
+/// errs only where more than a hundred senders have nearly as many messages as the last one told.
+const COMPARED_SENDERS: usize = 2 * MAX_STATUS_SENDERS;
 
 type Bin = &'static [u8];
 type Found<'a> = Result<(u64, AccessGuard<'a, Bin>), Fault>;
+type SenderEntry<'a> = Result<(AccessGuard<'a, SenderAt>, AccessGuard<'a, Bin>), StorageError>;
 
 fn number(transaction: &ReadTransaction, peer: PeerId) -> Result<Option<Number>, Fault> {
     let found = transaction.open_table(NUMBERS)?.get(*peer.as_bytes())?;
@@ -76,13 +81,18 @@ pub(super) fn page(transaction: &ReadTransaction, query: &Query, now: UnixMillis
         }
         Some(sender) => {
             let by_sender = transaction.open_table(BY_SENDER)?;
-            let range = by_sender.range((mailbox, sender, low)..=(mailbox, sender, high))?;
+            let range = by_sender.range((mailbox, sender, block_of(low))..=(mailbox, sender, block_of(high)))?;
+            let seqs = ordered(range, query.order, |entry| block_seqs(entry, query.order, low, high));
+            let found = seqs.flat_map(|seqs| match seqs {
+                Ok(seqs) => seqs.into_iter().map(Ok).collect(),
+                Err(fault) => vec![Err(fault)],
+            });
             fill(
                 &mut page,
                 query,
                 now,
-                ordered(range, query.order, |entry| {
-                    let seq = entry?.0.value().2;
+                found.map(|seq| {
+                    let seq = seq?;
                     let bytes = messages.get((mailbox, seq))?;
                     Ok((seq, bytes.ok_or_else(|| Fault::corrupt("a sender's index names no message"))?))
                 }),
@@ -93,15 +103,26 @@ pub(super) fn page(transaction: &ReadTransaction, query: &Query, now: UnixMillis
 }
 
 /// The entries of a range from the end that was asked for.
-fn ordered<'a, I: DoubleEndedIterator + 'a>(
+fn ordered<'a, I: DoubleEndedIterator + 'a, T>(
     range: I,
     order: Order,
-    read: impl FnMut(I::Item) -> Found<'a> + 'a,
-) -> Box<dyn Iterator<Item = Found<'a>> + 'a> {
+    read: impl FnMut(I::Item) -> T + 'a,
+) -> Box<dyn Iterator<Item = T> + 'a> {
     match order {
         Order::Oldest => Box::new(range.map(read)),
         Order::Newest => Box::new(range.rev().map(read)),
     }
+}
+
+/// The `seq`s of one row of a sender's index, as far as they lie within bounds.
+fn block_seqs(entry: SenderEntry<'_>, order: Order, low: u64, high: u64) -> Result<Vec<u64>, Fault> {
+    let (key, block) = entry?;
+    let block = Block::decode(block.value())?;
+    let mut seqs: Vec<_> = block.seqs(key.value().2).filter(|seq| (low..=high).contains(seq)).collect();
+    if order == Order::Newest {
+        seqs.reverse();
+    }
+    Ok(seqs)
 }
 
 /// Takes messages until the page is full.
@@ -145,20 +166,23 @@ pub(super) fn status(transaction: &ReadTransaction, mailbox: PeerId, sender: Opt
     let counts = transaction.open_table(COUNTS)?;
     let Some(key) = sender else {
         let whole = row(&transaction.open_table(MAILBOXES)?, mailbox)?.unwrap_or_default();
-        return mailbox_status(mailbox, &whole, &messages, &counts, &transaction.open_table(PEERS)?);
+        let by_size = transaction.open_table(BY_SIZE)?;
+        return mailbox_status(mailbox, &whole, &messages, (&by_size, &counts), &transaction.open_table(PEERS)?);
     };
     let Some(sender) = number(transaction, key)? else { return Ok(Status::default()) };
     let Some(count): Option<Count> = row(&counts, (mailbox, sender))? else { return Ok(Status::default()) };
     let by_sender = transaction.open_table(BY_SENDER)?;
-    let mut range = by_sender.range((mailbox, sender, 0)..=(mailbox, sender, u64::MAX))?;
-    let arrived = |entry: Option<Result<_, StorageError>>| -> Result<Option<u64>, Fault> {
-        let Some(entry) = entry.transpose()? else { return Ok(None) };
-        let (key, _): (AccessGuard<'_, (Number, Number, u64)>, AccessGuard<'_, ()>) = entry;
-        let content = messages.get((mailbox, key.value().2))?;
+    let end = |entry: Option<SenderEntry<'_>>, order| -> Result<Option<u64>, Fault> {
+        let seqs = entry.map(|entry| block_seqs(entry, order, 0, u64::MAX)).transpose()?;
+        Ok(seqs.and_then(|seqs| seqs.first().copied()))
+    };
+    let arrived = |seq: Option<u64>| -> Result<Option<u64>, Fault> {
+        let content = seq.map(|seq| messages.get((mailbox, seq))).transpose()?.flatten();
         content.map(|bytes| Ok(MessageRow::decode(bytes.value())?.0.arrived)).transpose()
     };
-    let oldest_ms = arrived(range.next())?;
-    let newest_ms = arrived(range.next_back())?.or(oldest_ms);
+    let bounds = (mailbox, sender, 0)..=(mailbox, sender, u64::MAX);
+    let oldest_ms = arrived(end(by_sender.range(bounds.clone())?.next(), Order::Oldest)?)?;
+    let newest_ms = arrived(end(by_sender.range(bounds)?.next_back(), Order::Newest)?)?;
     let Count { messages, bytes } = count;
     let senders = vec![SenderCount { sender: key, messages, bytes }];
     Ok(Status { messages, bytes, oldest_ms, newest_ms, senders, more: false })
@@ -169,16 +193,17 @@ pub(super) fn mailbox_status(
     mailbox: Number,
     whole: &MailboxRow,
     messages: &impl ReadableTable<(Number, u64), Bin>,
-    counts: &impl ReadableTable<(Number, Number), Bin>,
+    (by_size, counts): (&impl ReadableTable<SizeAt, ()>, &impl ReadableTable<(Number, Number), Bin>),
     peers: &impl ReadableTable<Number, Bin>,
 ) -> Result<Status, Fault> {
     let mut senders = Vec::new();
-    for entry in counts.range((mailbox, 0)..=(mailbox, Number::MAX))?.take(COMPARED_SENDERS) {
-        let (key, count) = entry?;
-        senders.push((Count::decode(count.value())?, key.value().1));
+    for entry in by_size.range((mailbox, 0, 0)..=(mailbox, u16::MAX, Number::MAX))?.take(COMPARED_SENDERS) {
+        let sender = entry?.0.value().2;
+        let count: Option<Count> = row(counts, (mailbox, sender))?;
+        senders.push((count.ok_or_else(|| Fault::corrupt("a sender without a count"))?, sender));
     }
     senders.sort_by_key(|(count, sender)| (std::cmp::Reverse(count.messages), *sender));
-    let more = senders.len() > MAX_STATUS_SENDERS || senders.len() == COMPARED_SENDERS;
+    let more = senders.len() > MAX_STATUS_SENDERS;
     let named = senders.into_iter().take(MAX_STATUS_SENDERS).map(|(count, sender)| {
         let peer: Option<PeerRow> = row(peers, sender)?;
         let sender = peer.ok_or_else(|| Fault::corrupt("a number without a peer"))?.key;

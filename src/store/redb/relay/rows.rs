@@ -79,16 +79,25 @@ impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
 
     /// Writes what was changed; whether anything was.
     pub(super) fn flush(&mut self) -> Result<bool, Fault> {
+        self.flush_telling(|_, _, _| Ok(()))
+    }
+
+    /// The same, and tells of each row what it was on the disk and what it is.
+    pub(super) fn flush_telling(
+        &mut self,
+        mut tell: impl FnMut(K, Option<&[u8]>, Option<&R>) -> Result<(), Fault>,
+    ) -> Result<bool, Fault> {
         let (mut changed, mut bytes) = (false, Vec::new());
         for (key, entry) in self.loaded.iter_mut().filter(|(_, entry)| entry.dirty) {
-            match &entry.row {
+            let before = match &entry.row {
                 Some(row) => {
                     bytes.clear();
                     row.encode(&mut bytes);
-                    self.table.insert(*key, bytes.as_slice())?;
+                    self.table.insert(*key, bytes.as_slice())?
                 }
-                None => drop(self.table.remove(*key)?),
-            }
+                None => self.table.remove(*key)?,
+            };
+            tell(*key, before.as_ref().map(|bytes| bytes.value()), entry.row.as_ref())?;
             entry.dirty = false;
             changed = true;
         }

@@ -10,9 +10,10 @@
 //! | mailboxes | number | [`MailboxRow`] |
 //! | sessions | mailbox, device | the client's address: the sessions that are open |
 //! | messages | mailbox, seq | [`MessageRow`] and the envelope |
-//! | by_sender | mailbox, sender, seq | nothing |
+//! | by_sender | mailbox, sender, block | [`Block`](super::blocks::Block): which `seq`s of that block are the sender's |
 //! | counts | mailbox, sender | [`Count`]: what waits from one sender |
-//! | expiry | deadline in Unix ms, mailbox, seq | nothing |
+//! | by_size | mailbox, place, sender | nothing: the senders, those with the most messages first |
+//! | expiry | deadline in Unix s, mailbox, block | [`Block`](super::blocks::Block): which `seq`s of that block run out then |
 //! | lanes | submitter, sender, recipient, lane | [`LaneEntry`] |
 //! | pairs | submitter, sender, recipient | how many lanes |
 //! | rest | hour, submitter, sender, recipient, lane | nothing: when to look whether a lane's row may go |
@@ -26,6 +27,8 @@ use crate::delivery::lane::LaneRow;
 use crate::id::PeerId;
 
 use super::super::file::Schema;
+use super::blocks::block_of;
+use super::size::SizeAt;
 
 /// The version of all this.
 pub(super) const SCHEMA: Schema = Schema { kind: "relay", version: 1 };
@@ -36,6 +39,10 @@ pub(super) type Number = u32;
 pub(super) type LaneAt = (Number, Number, Number, u64);
 /// Submitter, sender, recipient.
 pub(super) type PairAt = (Number, Number, Number);
+/// Mailbox, sender, block.
+pub(super) type SenderAt = (Number, Number, u64);
+/// Deadline in Unix seconds, mailbox, block.
+pub(super) type ExpiryAt = (u64, Number, u64);
 /// Hour, submitter, sender, recipient, lane.
 pub(super) type RestAt = (u64, Number, Number, Number, u64);
 
@@ -45,13 +52,20 @@ pub(super) const PEERS: TableDefinition<'_, Number, Bytes> = TableDefinition::ne
 pub(super) const MAILBOXES: TableDefinition<'_, Number, Bytes> = TableDefinition::new("mailboxes");
 pub(super) const SESSIONS: TableDefinition<'_, (Number, u64), &str> = TableDefinition::new("sessions");
 pub(super) const MESSAGES: TableDefinition<'_, (Number, u64), Bytes> = TableDefinition::new("messages");
-pub(super) const BY_SENDER: TableDefinition<'_, (Number, Number, u64), ()> = TableDefinition::new("by_sender");
+pub(super) const BY_SENDER: TableDefinition<'_, SenderAt, Bytes> = TableDefinition::new("by_sender");
 pub(super) const COUNTS: TableDefinition<'_, (Number, Number), Bytes> = TableDefinition::new("counts");
-pub(super) const EXPIRY: TableDefinition<'_, (u64, Number, u64), ()> = TableDefinition::new("expiry");
+pub(super) const BY_SIZE: TableDefinition<'_, SizeAt, ()> = TableDefinition::new("by_size");
+pub(super) const EXPIRY: TableDefinition<'_, ExpiryAt, Bytes> = TableDefinition::new("expiry");
 pub(super) const LANES: TableDefinition<'_, LaneAt, Bytes> = TableDefinition::new("lanes");
 pub(super) const PAIRS: TableDefinition<'_, PairAt, Bytes> = TableDefinition::new("pairs");
 pub(super) const REST: TableDefinition<'_, RestAt, ()> = TableDefinition::new("rest");
 pub(super) const COUNTERS: TableDefinition<'_, (), Bytes> = TableDefinition::new("counters");
+
+/// Where a message's deadline stands. In whole seconds, rounded up: what was sent at about the same time shares
+/// rows, and a message without takers ends up to a second later than it could.
+pub(super) const fn expiry_at(expires: u64, mailbox: Number, seq: u64) -> ExpiryAt {
+    (expires.div_ceil(1000), mailbox, block_of(seq))
+}
 
 /// A row as bytes.
 pub(super) trait Row: Sized {

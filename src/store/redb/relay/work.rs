@@ -9,11 +9,14 @@ use std::sync::Arc;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::super::fault::Fault;
+use super::blocks::Block;
 use super::rows::Rows;
 use super::schema::{
-    BY_SENDER, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LaneAt, LaneEntry, MAILBOXES, MESSAGES, MailboxRow,
-    NUMBERS, Number, PAIRS, PEERS, PairAt, PeerRow, REST, RestAt, Row, SESSIONS, Single,
+    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, ExpiryAt, LANES, LaneAt, LaneEntry, MAILBOXES,
+    MESSAGES, MailboxRow, NUMBERS, Number, PAIRS, PEERS, PairAt, PeerRow, REST, RestAt, Row, SESSIONS, SenderAt,
+    Single,
 };
+use super::size::{SizeAt, note};
 use crate::delivery::lane::{LaneRow, TOUCH};
 use crate::id::{LaneKey, PeerId};
 use crate::store::{StoreLimits, Stored};
@@ -36,8 +39,9 @@ pub(super) struct Work<'t> {
     pub(super) pairs: Rows<'t, PairAt, Single>,
     pub(super) sessions: Table<'t, (Number, u64), &'static str>,
     pub(super) messages: Table<'t, (Number, u64), &'static [u8]>,
-    pub(super) by_sender: Table<'t, (Number, Number, u64), ()>,
-    pub(super) expiry: Table<'t, (u64, Number, u64), ()>,
+    pub(super) by_sender: Rows<'t, SenderAt, Block>,
+    pub(super) by_size: Table<'t, SizeAt, ()>,
+    pub(super) expiry: Rows<'t, ExpiryAt, Block>,
     pub(super) rest: Table<'t, RestAt, ()>,
     counters_table: Table<'t, (), &'static [u8]>,
     pub(super) counters: Counters,
@@ -74,8 +78,9 @@ impl<'t> Work<'t> {
             pairs: Rows::new(transaction.open_table(PAIRS)?),
             sessions: transaction.open_table(SESSIONS)?,
             messages: transaction.open_table(MESSAGES)?,
-            by_sender: transaction.open_table(BY_SENDER)?,
-            expiry: transaction.open_table(EXPIRY)?,
+            by_sender: Rows::new(transaction.open_table(BY_SENDER)?),
+            by_size: transaction.open_table(BY_SIZE)?,
+            expiry: Rows::new(transaction.open_table(EXPIRY)?),
             rest: transaction.open_table(REST)?,
             counters_table,
             counters,
@@ -92,7 +97,12 @@ impl<'t> Work<'t> {
         let mut changed = self.numbers.flush()?;
         changed |= self.peers.flush()?;
         changed |= self.mailboxes.flush()?;
-        changed |= self.counts.flush()?;
+        let by_size = &mut self.by_size;
+        changed |= self.counts.flush_telling(|key, before, after| {
+            note(by_size, key, before.map(Count::decode).transpose()?, after.copied())
+        })?;
+        changed |= self.by_sender.flush()?;
+        changed |= self.expiry.flush()?;
         changed |= self.lanes.flush()?;
         changed |= self.pairs.flush()?;
         if self.counters != self.counters_read {
