@@ -132,7 +132,8 @@ pub(crate) struct CountArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 One tick: the relay has it. Two ticks: the other one has it. Times are UTC. Empty lines are not sent, and what
-others write stays for `peer recv`. Ends with Ctrl-D or Ctrl-C; what has no second tick by two seconds after
+others write stays for `peer recv`. The latest twenty messages that wait are shown at once; /page on a line of
+its own shows twenty older ones, /count counts. Ends with Ctrl-D or Ctrl-C; what has no second tick by two seconds after
 that is delivered later, by the relay or by the next command on this directory.")]
 pub(crate) struct ChatArgs {
     /// The other peer's address

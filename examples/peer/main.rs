@@ -1,8 +1,8 @@
 //! The example peer: a person's or a script's way to send and receive messages.
 //!
 //! `args` reads the command line, `directory` holds what a peer keeps on disk, `output` prints for people or
-//! programs; `send`, `recv`, `count` and `chat` are the commands, `ledger` and `session` what they share. All
-//! of it goes through the public client alone.
+//! programs; `send`, `recv`, `count` and `chat` are the commands, `ledger` and `session` what they share,
+//! `source` where messages come from. All of it goes through the public client alone.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 some message ended expired or rejected.
 
@@ -17,6 +17,7 @@ mod output;
 mod recv;
 mod send;
 mod session;
+mod source;
 mod words;
 
 use std::future::Future;
@@ -71,11 +72,13 @@ fn run(args: Args, out: &mut Output) -> Result<Done, Fault> {
             Command::Id => Ok(Done::Well),
             Command::Send(args) => with(send::set_up(builder.directory(&path)), |c| send::run(c, args, out)).await,
             Command::Recv(args) => {
-                with(recv::set_up(builder.directory(&path), &args), |c| recv::run(c, args, out)).await
+                with(source::set_up(builder.directory(&path), &args), |c| recv::run(c, args, out)).await
             }
             // In memory: who only looks leaves the outbox alone.
             Command::Count(args) => with(count::set_up(builder), |c| count::run(c, args, out)).await,
-            Command::Chat(args) => with(chat::set_up(builder.directory(&path)), |c| chat::run(c, args, out)).await,
+            Command::Chat(args) => {
+                with(chat::set_up(builder.directory(&path), &args), |c| chat::run(c, args, out)).await
+            }
         }
     })
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use posthouse::client::{Client, ClientBuilder, Event, Events, Incoming, Reading, Stop};
+use posthouse::client::{Client, Event, Events, Incoming, Stop};
 use posthouse::id::PeerId;
-use posthouse::protocol::limit::{MAX_CREDIT_BYTES, MAX_CREDIT_MESSAGES};
 use posthouse::time::{Moment, SharedClock, SystemClock, sleep_until};
 
-use crate::args::{Order, RecvArgs};
+use crate::args::RecvArgs;
 use crate::fault::{Done, Fault};
 use crate::ledger::{Ledger, come_already};
 use crate::output::{Output, Report};
 use crate::session::{self, Troubles, after, interrupted, unreachable_relay, why_stopped};
+use crate::source::Source;
 use crate::words;
 
 /// Answers on their way to the disk; more messages are not printed before some are there.
@@ -26,15 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// From so many waiting messages on a person sees how far it is.
 const BAR_FROM: u64 = 50;
-
-pub(crate) fn set_up(builder: ClientBuilder, args: &RecvArgs) -> ClientBuilder {
-    let builder = builder.page_messages(args.page).reading(match args.order {
-        Order::Oldest => Reading::InOrder,
-        Order::Newest => Reading::RecentFirst,
-    });
-    // What is left unanswered uses credit up, and what is new would not come.
-    if args.no_ack || args.from.is_some() { builder.credit(MAX_CREDIT_MESSAGES, MAX_CREDIT_BYTES) } else { builder }
-}
 
 type Answer = Pin<Box<dyn Future<Output = Result<(), Stop>> + Send>>;
 
@@ -92,7 +83,10 @@ impl Receiving<'_> {
             status = session::first(&self.client, (&self.clock, until), &mut self.troubles, self.out) => status?,
         };
         self.out.tell(&Report::status(&status), Some(words::status(&status, self.clock.date())))?;
-        self.backlog = status.messages;
+        self.backlog = match self.args.from {
+            Some(from) => self.client.status(Some(from)).await?.messages,
+            None => status.messages,
+        };
         if self.backlog >= BAR_FROM {
             self.out.start_bar(self.backlog, "printed");
         }
@@ -100,6 +94,7 @@ impl Receiving<'_> {
         let mut events = self.client.events().await?;
         self.news_at = self.clock.now();
         let client = self.client.clone();
+        let mut source = Source::open(client.clone(), self.clock.clone(), &self.args).await?;
         while self.args.max.is_none_or(|max| self.printed < max) {
             let clock = self.clock.clone();
             let until = self.leave_at();
@@ -108,7 +103,7 @@ impl Receiving<'_> {
                 () = &mut stop => break,
                 event = events.next() => self.on_event(event)?,
                 Some(taken) = self.answers.next() => taken?,
-                message = client.recv(), if self.answers.len() < ANSWERS => match message {
+                message = source.next(), if self.answers.len() < ANSWERS => match message {
                     Ok(message) => self.print(message)?,
                     // The reason is among the events.
                     Err(stop) => return Err(stop.into()),
@@ -154,10 +149,6 @@ impl Receiving<'_> {
 
     /// Prints a message and answers it, without waiting for the disk: the next one can be printed meanwhile.
     fn print(&mut self, message: Incoming) -> Result<(), Fault> {
-        if self.args.from.is_some_and(|from| from != message.from) {
-            message.leave();
-            return Ok(());
-        }
         let human = (!self.out.is_json()).then(|| {
             let time = words::time(message.sent_at, self.clock.date());
             let heading = match self.last_from.replace(message.from) {

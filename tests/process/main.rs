@@ -1,6 +1,6 @@
 //! Real processes on real files: the relay's binary and the example peer, killed with kill -9 and started again.
 //!
-//! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set).
+//! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set); see `drain` for the long drain.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,6 +9,8 @@
     reason = "a test panics, and waits by the real clock"
 )]
 
+mod drain;
 mod program;
+mod reading;
 mod use_by_scripts;
 mod walk;
