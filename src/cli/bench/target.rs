@@ -102,10 +102,10 @@ impl Target {
 
     /// Ends our own relay and removes the directory.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
-        if let Relay::Own(mut child) = self.relay {
-            if child.try_wait()?.is_none() {
-                child.kill().await.context("the relay cannot be ended")?;
-            }
+        if let Relay::Own(mut child) = self.relay
+            && child.try_wait()?.is_none()
+        {
+            child.kill().await.context("the relay cannot be ended")?;
         }
         let path = self.directory.path().to_owned();
         self.directory.close().with_context(|| format!("{} cannot be removed", path.display()))

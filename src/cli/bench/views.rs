@@ -44,7 +44,7 @@ impl Views {
         let mut viewer = Viewer::open(bench, owner).await?;
         // Somebody to whom nobody has sent: what is left is the way there and back.
         let mut other = Viewer::open(bench, &Identity::generate(&*bench.entropy)).await?;
-        let mut views = Self([const { () }; 4].map(|()| Latency::new()));
+        let mut views = Self(NAMES.map(|_| Latency::new()));
         let bar = report::progress("looking", TIMES);
         for _ in 0..TIMES {
             let took = [
