@@ -18,8 +18,12 @@ fn bench(temporary: &Path, arguments: &[&str]) -> Command {
 /// What it prints with `--json`, once it has ended well and left nothing behind.
 fn measured(arguments: &[&str]) -> Vec<Value> {
     let temporary = tempfile::tempdir().unwrap();
-    let output = bench(temporary.path(), &[arguments, &["--json"]].concat()).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    // To a file: a relay that is left running would hold a pipe open, and reading it would never end.
+    let errors = tempfile::NamedTempFile::new().unwrap();
+    let mut command = bench(temporary.path(), &[arguments, &["--json"]].concat());
+    let output = command.stderr(errors.reopen().unwrap()).output().unwrap();
+    let errors = std::fs::read_to_string(errors.path()).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {errors}");
     assert_nothing_left(temporary.path());
     let lines = String::from_utf8(output.stdout).unwrap();
     let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
