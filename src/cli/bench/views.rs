@@ -87,7 +87,8 @@ impl Views {
     /// By how much the medians have grown since `earlier`: as the client sees it, and without the round trip.
     pub(super) fn growth(&self, earlier: &Self) -> impl Iterator<Item = (&'static str, f64, f64)> {
         let above = |latency: &Latency, views: &Self| latency.p50_us().saturating_sub(views.round_trip_us());
-        NAMES.iter().zip(self.0.iter().zip(&earlier.0)).map(move |(name, (now, then))| {
+        // The last is the round trip itself.
+        NAMES.iter().take(3).zip(self.0.iter().zip(&earlier.0)).map(move |(name, (now, then))| {
             (*name, ratio(now.p50_us(), then.p50_us()), ratio(above(now, self), above(then, earlier)))
         })
     }
