@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. Errors go to standard error and say what to do.
 
+mod bench;
 mod config;
 mod identity;
 mod output;
@@ -23,7 +24,8 @@ const EXAMPLES: &str = "\
 Examples:
   posthouse run                                        a relay on this machine, on defaults alone
   posthouse run --advertise relay.example.org:4433     one that others can reach
-  posthouse identity                                   its id and address, to give to clients";
+  posthouse identity                                   its id and address, to give to clients
+  posthouse bench --scenario offline                   how fast a mailbox fills and empties on this machine";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -31,6 +33,8 @@ enum Command {
     Run(run::Args),
     /// Show the relay's id and address.
     Identity(identity::Args),
+    /// Measure a relay: its own one, or one that is named
+    Bench(bench::Args),
 }
 
 /// What a command could not do, and whose fault that is.
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Identity(args) => identity::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     let (error, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,

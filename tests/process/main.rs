@@ -9,6 +9,7 @@
     reason = "a test panics, and waits by the real clock"
 )]
 
+mod bench;
 mod drain;
 mod program;
 mod reading;

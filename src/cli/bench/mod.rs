@@ -1,0 +1,259 @@
+//! `posthouse bench`: measures a relay as its clients see it, one of its own unless another is named.
+//!
+//! ```text
+//!  target    the relay, as a process with a fresh directory     online    pairs that send and take all the time
+//!  process   what a process has used                            offline   a mailbox that fills up and is drained
+//!  raw       a session that is frames and nothing else          expiry    delivery while messages expire
+//!  fill      senders on raw sessions                            views     status and first pages, timed
+//!  clients   senders and recipients of the library              latency   histograms
+//!  report    what is printed
+//! ```
+
+mod clients;
+mod expiry;
+mod fill;
+mod latency;
+mod offline;
+mod online;
+mod process;
+mod raw;
+mod report;
+mod target;
+mod views;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args as ClapArgs, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::CliError;
+use crate::address::RelayAddress;
+use crate::identity::Identity;
+use crate::protocol::limit::MAX_BODY_BYTES;
+use crate::random::{SharedEntropy, SystemEntropy};
+use crate::time::{SharedClock, SystemClock};
+use raw::Session;
+use report::Report;
+use target::{Figures, Target};
+
+/// Bytes of a message's body, unless told otherwise.
+const BODY_BYTES: usize = 256;
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// What to measure
+    #[arg(long, value_enum, default_value_t)]
+    scenario: Scenario,
+    /// Senders, each with a recipient of its own; offline: all with the same one [default: 50; expiry: 10]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pairs: Option<u32>,
+    /// online: messages of one pair without an outcome at any time [default: 16]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    window: Option<u32>,
+    /// Bytes of each message's body
+    #[arg(long, value_name = "BYTES", default_value_t = BODY_BYTES, value_parser = body_bytes)]
+    body: usize,
+    /// online: how long to measure, after a warm-up [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
+    /// How many messages: online ends after so many; offline: the mailbox is filled with them [default: 100000];
+    /// expiry: they expire at once [default: 100000]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    messages: Option<u64>,
+    /// expiry: messages delivered in a second, by all pairs together [default: 1000]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
+    /// offline: how often the same mailbox is filled and drained [default: 1]; expiry: how often messages expire
+    /// [default: 5]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// The relay to measure [default: one of its own, on a fresh directory below TMPDIR, without limits that matter]
+    #[arg(long, value_name = "ADDRESS")]
+    relay: Option<RelayAddress>,
+    /// Keep outbox and inbox of every client on disk, as applications do; without this they are in memory
+    #[arg(long)]
+    durable_clients: bool,
+    /// Print one JSON object a line instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  posthouse bench                                            50 pairs, 16 messages of each on their way
+  posthouse bench --scenario offline --messages 1000000      a mailbox with a million messages
+  posthouse bench --scenario offline --rounds 3              does its file keep growing?
+  posthouse bench --scenario expiry                          delivery while 100,000 messages expire
+
+Build with --release. The relay's file is synced with each commit, so the disk below TMPDIR counts.";
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Scenario {
+    /// Pairs of clients: from send to outcome
+    #[default]
+    Online,
+    /// One absent recipient: filling its mailbox, looking into it, draining it
+    Offline,
+    /// Delivery between pairs, with and without many messages that expire at the same time
+    Expiry,
+}
+
+impl Scenario {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Expiry => "expiry",
+        }
+    }
+}
+
+fn body_bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if bytes <= MAX_BODY_BYTES => Ok(bytes),
+        _ => Err(format!("use 0 to {MAX_BODY_BYTES}, the largest body there is")),
+    }
+}
+
+impl Args {
+    /// A flag that the scenario does not look at is a mistake of whoever wrote it.
+    fn check(&self) -> anyhow::Result<()> {
+        use Scenario::{Expiry, Offline, Online};
+        let flags: [(&str, bool, &[Scenario]); 4] = [
+            ("--window", self.window.is_some(), &[Online]),
+            ("--seconds", self.seconds.is_some(), &[Online]),
+            ("--rate", self.rate.is_some(), &[Expiry]),
+            ("--rounds", self.rounds.is_some(), &[Offline, Expiry]),
+        ];
+        for (flag, given, scenarios) in flags {
+            if given && !scenarios.contains(&self.scenario) {
+                let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name()).collect();
+                bail!("{flag} is for --scenario {}, not for {}", names.join(" and "), self.scenario.name());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What every scenario is given.
+struct Bench {
+    relay: RelayAddress,
+    /// Of the relay's process and file, if it is our own.
+    figures: Option<Figures>,
+    /// Where clients keep what they must not lose; nowhere if in memory.
+    clients: Option<PathBuf>,
+    /// What the relay says about how safely it keeps messages.
+    durability: &'static str,
+    body: Vec<u8>,
+    clock: SharedClock,
+    entropy: SharedEntropy,
+    report: Report,
+}
+
+/// Runs one scenario.
+pub(super) fn run(args: Args) -> Result<(), CliError> {
+    args.check().map_err(CliError::Usage)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    Ok(runtime.block_on(measure(args))?)
+}
+
+async fn measure(args: Args) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut target = Target::start(args.relay.clone())?;
+    let measured = tokio::select! {
+        biased;
+        name = signals.next() => Err(anyhow!("ended by {name}")),
+        measured = run_scenario(&args, &mut target) => measured,
+    };
+    // In every case: nothing is left running, and nothing in the temporary directory.
+    let stopped = target.stop().await;
+    measured.and(stopped)
+}
+
+async fn run_scenario(args: &Args, target: &mut Target) -> anyhow::Result<()> {
+    let relay = target.ready().await?;
+    let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
+    let nobody = Session::open(&relay, &Identity::generate(&*entropy), &*entropy).await?;
+    let durability = nobody.hello.durability.name();
+    nobody.close().await;
+    let bench = Bench {
+        figures: target.figures(),
+        clients: args.durable_clients.then(|| target.directory().to_owned()),
+        durability,
+        body: vec![b'.'; args.body],
+        clock,
+        entropy,
+        report: Report::new(args.scenario.name(), args.json),
+        relay,
+    };
+    bench.introduce()?;
+    let scenario = async {
+        match args.scenario {
+            Scenario::Online => {
+                let seconds = args.seconds.unwrap_or(if args.messages.is_some() { u64::MAX } else { 10 });
+                let (pairs, window) = (args.pairs.unwrap_or(50), args.window.unwrap_or(16));
+                online::run(&bench, pairs, window, Duration::from_secs(seconds), args.messages).await
+            }
+            Scenario::Offline => {
+                let (senders, rounds) = (args.pairs.unwrap_or(50), args.rounds.unwrap_or(1));
+                offline::run(&bench, senders, args.messages.unwrap_or(100_000), rounds).await
+            }
+            Scenario::Expiry => {
+                let plan = expiry::Plan {
+                    pairs: args.pairs.unwrap_or(10),
+                    rate: args.rate.unwrap_or(1000),
+                    rounds: args.rounds.unwrap_or(5),
+                    expiring: args.messages.unwrap_or(100_000),
+                };
+                expiry::run(&bench, plan).await
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        error = target.ended() => Err(error),
+        done = scenario => done,
+    }
+}
+
+impl Bench {
+    fn introduce(&self) -> anyhow::Result<()> {
+        let whose = if self.figures.is_some() { "a relay of its own, fsync on" } else { "the relay that was named" };
+        let kept = if self.clients.is_some() { "on disk" } else { "in memory" };
+        let build = if cfg!(debug_assertions) { "\nthis is a debug build: its figures say nothing" } else { "" };
+        self.report.words(&format!(
+            "{}: {whose}, messages of {} bytes; clients keep outbox and inbox {kept}{build}\n",
+            self.report.scenario,
+            self.body.len(),
+        ))
+    }
+}
+
+/// What ends a program from outside.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}
