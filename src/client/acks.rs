@@ -21,6 +21,13 @@ const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 const TOLD_RANGES: usize = 4096;
 const TOLD_REFUSALS: usize = 1024;
 
+/// A confirmation says that the relay has an answer, not that its disk has. So what was confirmed so recently when
+/// a session ends is told once more in the next: a relay that was killed in between has lost it.
+const DOUBT: Duration = Duration::from_secs(10);
+
+/// Confirmed frames that are remembered at most.
+const RECENT: usize = 8192;
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Acks {
@@ -30,6 +37,8 @@ pub(super) struct Acks {
     owed: Taken,
     owed_since: Option<Moment>,
     unconfirmed: VecDeque<(u64, Taken, Moment)>,
+    /// What was confirmed a moment ago, and when.
+    recent: VecDeque<(Moment, Taken)>,
     next: u64,
     round_trip: RoundTrip,
 }
@@ -42,6 +51,7 @@ impl Acks {
             owed: Taken { taken: Ranges::new(), refused: Vec::new() },
             owed_since: None,
             unconfirmed: VecDeque::new(),
+            recent: VecDeque::new(),
             next: 0,
             round_trip: RoundTrip::new(TIMEOUTS.0, TIMEOUTS.1),
         }
@@ -52,13 +62,18 @@ impl Acks {
         if self.store != Some(store) {
             self.store = Some(store);
             self.owed = Taken::default();
+            self.recent.clear();
         }
         self.next = 0;
     }
 
-    /// The session is over: what it did not confirm is told again in the next.
+    /// The session is over: what it did not confirm for good is told again in the next.
     pub(super) fn disconnected(&mut self) {
         self.round_trip.reset();
+        self.forget_old();
+        for (_, answers) in std::mem::take(&mut self.recent) {
+            self.give_back(answers);
+        }
         for (_, answers, _) in std::mem::take(&mut self.unconfirmed) {
             self.give_back(answers);
         }
@@ -105,11 +120,27 @@ impl Acks {
     /// The relay has all ACK:R up to this one.
     pub(super) fn confirmed(&mut self, request: u64) {
         let now = self.clock.now();
-        while let Some((number, _, sent)) = self.unconfirmed.pop_front_if(|(number, ..)| *number <= request) {
+        while let Some((number, answers, sent)) = self.unconfirmed.pop_front_if(|(number, ..)| *number <= request) {
             if number == request {
                 self.round_trip.sample(now - sent);
             }
+            self.arrived(answers);
         }
+    }
+
+    /// The relay has these answers.
+    pub(super) fn arrived(&mut self, answers: Taken) {
+        self.forget_old();
+        if !answers.is_empty() {
+            self.recent.push_back((self.clock.now(), answers));
+        }
+    }
+
+    fn forget_old(&mut self) {
+        let now = self.clock.now();
+        while self.recent.pop_front_if(|(at, _)| *at + DOUBT <= now).is_some() {}
+        let surplus = self.recent.len().saturating_sub(RECENT);
+        self.recent.drain(..surplus);
     }
 
     /// Whether the relay knows all, but for what rides on page requests.
@@ -156,5 +187,72 @@ impl Acks {
             self.next += 1;
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::TestClock;
+
+    const STORE: StoreId = StoreId([1; 16]);
+
+    fn taken(seqs: &[u64]) -> Taken {
+        Taken { taken: seqs.iter().copied().map(|seq| (seq, seq)).collect(), refused: Vec::new() }
+    }
+
+    #[test]
+    fn what_was_confirmed_shortly_before_a_session_ended_is_told_once_more_in_the_next() {
+        let clock = TestClock::shared();
+        let mut acks = Acks::new(clock.clone());
+        acks.connected(STORE);
+        for seq in [1, 2, 3] {
+            acks.owe(STORE, seq, None);
+            let answers = acks.take();
+            assert_eq!(answers, taken(&[seq]));
+            acks.arrived(answers);
+            clock.advance(Duration::from_secs(4));
+        }
+        assert!(acks.is_settled());
+        acks.disconnected();
+        acks.connected(STORE);
+        assert_eq!(acks.take(), taken(&[2, 3]), "the first was confirmed twelve seconds ago");
+        acks.disconnected();
+        acks.connected(STORE);
+        assert!(acks.is_settled(), "once more is enough");
+    }
+
+    #[test]
+    fn places_in_another_store_are_forgotten() {
+        let mut acks = Acks::new(TestClock::shared());
+        acks.connected(STORE);
+        acks.arrived(taken(&[1]));
+        acks.owe(STORE, 2, None);
+        acks.disconnected();
+        acks.connected(StoreId([2; 16]));
+        acks.owe(STORE, 3, None);
+        assert!(acks.is_settled());
+    }
+
+    #[test]
+    fn more_than_a_frame_holds_is_told_in_several() {
+        let mut acks = Acks::new(TestClock::shared());
+        acks.connected(STORE);
+        for seq in 0..3 * TOLD_RANGES as u64 {
+            acks.owe(STORE, 2 * seq, None);
+            let text = Some("x".repeat(256));
+            acks.owe(STORE, 2 * seq + 1, Some(Refusal { seq: 2 * seq + 1, text }));
+        }
+        let mut all = Taken::default();
+        while !acks.is_settled() {
+            let part = acks.take();
+            let frame = AckR { request: 0, store: STORE, answers: part.clone() };
+            let mut bytes = bytes::BytesMut::new();
+            crate::protocol::encode(&frame.into(), &mut bytes);
+            assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
+            all.taken.extend(&part.taken);
+            all.refused.extend(part.refused);
+        }
+        assert_eq!((all.taken.len(), all.refused.len()), (3 * TOLD_RANGES, 3 * TOLD_RANGES));
     }
 }

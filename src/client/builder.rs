@@ -29,7 +29,7 @@ use crate::transport::{ClientEndpoint, Determinism, Socket, TransportLimits};
 const COMMANDS: usize = 256;
 
 /// Messages that may lie between the client and an application that has not asked for them yet.
-const HANDED_OUT: usize = 64;
+const HANDED_OUT: usize = 512;
 
 /// Messages that an outbox holds, unless told otherwise.
 const OUTBOX_MESSAGES: usize = 1_000_000;

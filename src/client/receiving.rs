@@ -198,7 +198,7 @@ impl Receiving {
     }
 
     fn page(&mut self, page: PageA) -> Result<(), TransportError> {
-        match self.sync.page(&page)? {
+        match self.sync.page(&page, &mut self.acks)? {
             None => {}
             Some((QUEUE, _)) => {
                 for message in page.messages {

@@ -168,7 +168,11 @@ impl Sync {
     }
 
     /// The reader whose page this is, and where that wants it; `None` for one that came before.
-    pub(super) fn page(&mut self, page: &PageA) -> Result<Option<(u64, Option<mpsc::Sender<Page>>)>, WireError> {
+    pub(super) fn page(
+        &mut self,
+        page: &PageA,
+        acks: &mut Acks,
+    ) -> Result<Option<(u64, Option<mpsc::Sender<Page>>)>, WireError> {
         if page.request >= self.next_request {
             return Err(never_asked(FrameType::PageA));
         }
@@ -179,6 +183,7 @@ impl Sync {
                 self.round_trip.sample(self.clock.now() - sent);
             }
             reader.cursor = page.cursor;
+            acks.arrived(asked.answers);
             return Ok(Some((*number, reader.to.clone())));
         }
         Ok(None)

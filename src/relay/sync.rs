@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::session::{End, Session, message, unexpected};
-use super::settle::settle;
+use super::settle::{Settling, settle};
 use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
 use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};
 use crate::store::Query;
@@ -34,20 +34,57 @@ pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
 }
 
 async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiver) -> Result<(), End> {
+    let mut settling = Pending(None);
     loop {
-        // A page request may carry acknowledgements: it is read when the store has room for them.
-        session.node.store.ready().await;
-        match receiver.next().await? {
-            Some(Frame::StatusR(ask)) => sender.send(&status(session, &ask).await?.into()).await?,
+        let frame = tokio::select! {
+            biased;
+            done = settling.failed() => return Err(done),
+            frame = next(session, &mut receiver) => frame?,
+        };
+        match frame {
+            Some(Frame::StatusR(ask)) => {
+                settling.done().await?;
+                sender.send(&status(session, &ask).await?.into()).await?;
+            }
             Some(Frame::PageR(ask)) => {
                 // The place is kept until QUIC has taken the page. It is never closed.
                 let _place = session.pages.acquire().await;
-                sender.send(&page(session, ask).await?.into()).await?;
+                sender.send(&page(session, ask, &mut settling).await?.into()).await?;
                 sender.flush().await?;
             }
             Some(Frame::NopN(_)) => {}
             Some(other) => return Err(unexpected(other.frame_type(), "on a sync stream")),
-            None => return Ok(()),
+            None => return settling.done().await,
+        }
+    }
+}
+
+/// The next frame. A page request may carry acknowledgements: it is read when the store has room for them.
+/// Cancel-safe.
+async fn next(session: &Session, receiver: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
+    session.node.store.ready().await;
+    receiver.next().await
+}
+
+/// The answers that came with the last page request, while the store is busy with them.
+struct Pending(Option<Settling>);
+
+impl Pending {
+    /// Waits until they are durable. Cancel-safe.
+    async fn done(&mut self) -> Result<(), End> {
+        if let Some(settling) = &mut self.0 {
+            let done = settling.done().await;
+            self.0 = None;
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Waits until they fail; for ever, if they do not. Cancel-safe.
+    async fn failed(&mut self) -> End {
+        match self.done().await {
+            Ok(()) => std::future::pending().await,
+            Err(end) => end,
         }
     }
 }
@@ -57,11 +94,16 @@ async fn status(session: &Session, ask: &StatusR) -> Result<StatusA, End> {
     Ok(StatusA { request: ask.request, status })
 }
 
-async fn page(session: &Session, ask: PageR) -> Result<PageA, End> {
+async fn page(session: &Session, ask: PageR, settling: &mut Pending) -> Result<PageA, End> {
     let node = &session.node;
     let ours = ask.store == node.store.store_id();
+    settling.done().await?;
     if ours && !ask.answers.is_empty() {
-        settle(session, ask.answers, &[]).done().await?;
+        settling.0 = Some(settle(session, ask.answers, &[]));
+    }
+    if ask.cursor.is_none() {
+        // What was just answered would be on the page again.
+        settling.done().await?;
     }
     let query = Query {
         mailbox: session.peer,
@@ -71,7 +113,12 @@ async fn page(session: &Session, ask: PageR) -> Result<PageA, End> {
         max_messages: ask.max_messages.min(MAX_PAGE_MESSAGES),
         max_bytes: ask.max_bytes.min(MAX_PAGE_BYTES),
     };
-    let page = node.store.page(query).await?;
+    let mut page = node.store.page(query).await?;
+    if page.complete && settling.0.is_some() {
+        // Who has reached the end is told exactly what is left.
+        settling.done().await?;
+        page = node.store.page(query).await?;
+    }
     if let Some(highest) = page.messages.iter().map(|message| message.seq).max() {
         session.hand_out(highest);
     }
