@@ -17,7 +17,9 @@ use crate::address::RelayAddress;
 use crate::delivery::Inbox;
 use crate::id::PeerId;
 use crate::identity::Identity;
-use crate::protocol::limit::{DEFAULT_ACK_TIMEOUT, DEFAULT_CREDIT_BYTES, DEFAULT_CREDIT_MESSAGES, MAX_PAGE_MESSAGES};
+use crate::protocol::limit::{
+    DEFAULT_ACK_TIMEOUT, DEFAULT_CREDIT_BYTES, DEFAULT_CREDIT_MESSAGES, DEFAULT_TTL, MAX_PAGE_MESSAGES,
+};
 use crate::random::{SharedEntropy, SystemEntropy};
 use crate::store::redb::Backend;
 use crate::store::redb::client::ClientStore;
@@ -46,6 +48,7 @@ pub struct ClientBuilder {
     reading: ReadingOptions,
     ack_timeout: Duration,
     outbox_messages: usize,
+    default_ttl: Duration,
     socket: Option<Socket>,
     limits: TransportLimits,
     clock: Option<SharedClock>,
@@ -69,6 +72,7 @@ impl ClientBuilder {
             },
             ack_timeout: DEFAULT_ACK_TIMEOUT,
             outbox_messages: OUTBOX_MESSAGES,
+            default_ttl: DEFAULT_TTL,
             socket: None,
             limits: TransportLimits::default(),
             clock: None,
@@ -132,6 +136,13 @@ impl ClientBuilder {
     #[must_use]
     pub const fn outbox_messages(mut self, messages: usize) -> Self {
         self.outbox_messages = messages;
+        self
+    }
+
+    /// How long a message may wait to be taken, if its draft does not say. Seven days; from 1 s to 30 days.
+    #[must_use]
+    pub const fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = ttl;
         self
     }
 
@@ -226,6 +237,7 @@ impl ClientBuilder {
             me,
             relay: self.relay,
             endpoint,
+            default_ttl: self.default_ttl,
             commands,
             incoming: Mutex::new(incoming),
             seen,

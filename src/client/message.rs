@@ -20,7 +20,8 @@ pub struct Draft {
     pub to: PeerAddress,
     /// What. The client never looks into it.
     pub body: Bytes,
-    /// How long it may wait to be taken; the relay clamps it to its limits. `None` is seven days.
+    /// How long it may wait to be taken; the relay brings it within its limits. `None` is what the client was
+    /// [told](super::ClientBuilder::default_ttl).
     pub ttl: Option<Duration>,
 }
 

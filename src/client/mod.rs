@@ -59,6 +59,7 @@ mod sending;
 mod sync;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -85,6 +86,7 @@ struct Inner {
     me: PeerId,
     relay: RelayAddress,
     endpoint: Arc<ClientEndpoint>,
+    default_ttl: Duration,
     commands: mpsc::Sender<Command>,
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     seen: mpsc::UnboundedSender<event::Seen>,
@@ -144,7 +146,10 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropped, the messages may or may not be sent.
-    pub async fn send_all(&self, drafts: Vec<Draft>) -> Result<Vec<Outgoing>, SendError> {
+    pub async fn send_all(&self, mut drafts: Vec<Draft>) -> Result<Vec<Outgoing>, SendError> {
+        for draft in &mut drafts {
+            draft.ttl.get_or_insert(self.0.default_ttl);
+        }
         self.ask(|reply| Command::Send(drafts, reply)).await.unwrap_or_else(|stop| Err(SendError::Stopped(stop)))
     }
 

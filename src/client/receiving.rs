@@ -13,7 +13,7 @@ use super::commits::{After, Commits};
 use super::link::{Link, Stream, unexpected};
 use super::message::{Answer, Answered, Incoming};
 use super::reading::{Page, PageOptions, Reading, ReadingOptions};
-use super::sync::{QUEUE, Sync};
+use super::sync::{Goal, Sync};
 use crate::delivery::{Inbox, Judgement};
 use crate::id::{LaneId, PeerId, RelayId, StoreId};
 use crate::identity;
@@ -200,7 +200,7 @@ impl Receiving {
     fn page(&mut self, page: PageA) -> Result<(), TransportError> {
         match self.sync.page(&page, &mut self.acks)? {
             None => {}
-            Some((QUEUE, _)) => {
+            Some(Goal::Queue) => {
                 for message in page.messages {
                     self.arrive(message, Way::Queue { backlog: true })?;
                 }
@@ -213,12 +213,12 @@ impl Receiving {
                     }
                 }
             }
-            Some((_, to)) => {
+            Some(Goal::Application(to)) => {
                 let arrived = page.messages.into_iter().map(|message| self.arrive(message, Way::Page));
                 let messages = arrived.filter_map(Result::transpose).collect::<Result<_, _>>()?;
                 let page = Page { messages, remaining: page.remaining, complete: page.complete };
                 // Its reader asked for one page and has room for it, or is gone: then it is dropped.
-                to.map(|to| to.try_send(page));
+                drop(to.try_send(page));
             }
         }
         Ok(())

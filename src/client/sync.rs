@@ -22,7 +22,7 @@ use crate::transport::{FrameSender, TransportError};
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// The reader that fills the queue behind `recv`; the others are numbered from 1.
-pub(super) const QUEUE: u64 = 0;
+const QUEUE: u64 = 0;
 
 /// One way through the mailbox, page by page.
 #[derive(Debug)]
@@ -33,8 +33,16 @@ struct Reader {
     /// Somebody waits for that page.
     wanted: bool,
     asked: Option<Asked>,
-    /// Where pages go; the queue takes its own.
-    to: Option<mpsc::Sender<Page>>,
+    to: Goal,
+}
+
+/// Where pages go.
+#[derive(Debug, Clone)]
+pub(super) enum Goal {
+    /// The queue behind `recv`.
+    Queue,
+    /// An application that turns them itself.
+    Application(mpsc::Sender<Page>),
 }
 
 /// A page that was asked for, and the acknowledgements that went along.
@@ -123,7 +131,7 @@ impl Sync {
         match options {
             Some(options) => {
                 let cursor = options.after;
-                self.readers.insert(QUEUE, Reader { options, cursor, wanted: false, asked: None, to: None });
+                self.readers.insert(QUEUE, Reader { options, cursor, wanted: false, asked: None, to: Goal::Queue });
             }
             None => drop(self.readers.remove(&QUEUE)),
         }
@@ -149,8 +157,8 @@ impl Sync {
     /// A reader of its own, whose first page is wanted at once.
     pub(super) fn open(&mut self, options: PageOptions, to: mpsc::Sender<Page>) -> u64 {
         self.last_reader += 1;
-        let cursor = options.after;
-        self.readers.insert(self.last_reader, Reader { options, cursor, wanted: true, asked: None, to: Some(to) });
+        let (cursor, to) = (options.after, Goal::Application(to));
+        self.readers.insert(self.last_reader, Reader { options, cursor, wanted: true, asked: None, to });
         self.last_reader
     }
 
@@ -159,7 +167,7 @@ impl Sync {
         if let Some(found) = self.readers.get_mut(&reader) {
             found.wanted = true;
         }
-        self.readers.retain(|_, reader| reader.to.as_ref().is_none_or(|to| !to.is_closed()));
+        self.readers.retain(|_, reader| !matches!(&reader.to, Goal::Application(to) if to.is_closed()));
     }
 
     /// Wants to know what waits.
@@ -167,24 +175,20 @@ impl Sync {
         self.statuses.push_back(StatusWanted { sender, reply });
     }
 
-    /// The reader whose page this is, and where that wants it; `None` for one that came before.
-    pub(super) fn page(
-        &mut self,
-        page: &PageA,
-        acks: &mut Acks,
-    ) -> Result<Option<(u64, Option<mpsc::Sender<Page>>)>, WireError> {
+    /// Where this page goes; nowhere, if it came before.
+    pub(super) fn page(&mut self, page: &PageA, acks: &mut Acks) -> Result<Option<Goal>, WireError> {
         if page.request >= self.next_request {
             return Err(never_asked(FrameType::PageA));
         }
         let asked = |asked: &mut Asked| (asked.requests.0..=asked.requests.1).contains(&page.request);
-        for (number, reader) in &mut self.readers {
+        for reader in self.readers.values_mut() {
             let Some(asked) = reader.asked.take_if(asked) else { continue };
             if let (Some(sent), true) = (asked.sent, asked.requests.0 == asked.requests.1) {
                 self.round_trip.sample(self.clock.now() - sent);
             }
             reader.cursor = page.cursor;
             acks.arrived(asked.answers);
-            return Ok(Some((*number, reader.to.clone())));
+            return Ok(Some(reader.to.clone()));
         }
         Ok(None)
     }
