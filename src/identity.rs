@@ -190,6 +190,17 @@ pub(crate) fn key_of_certificate(der: &[u8]) -> Option<[u8; KEY_BYTES]> {
     spki.as_ref().strip_prefix(&SPKI_PREFIX)?.try_into().ok()
 }
 
+/// A name made from a key, for use among keys, that is nobody's key.
+#[must_use]
+pub fn name_from(label: &str, key: &[u8; 32]) -> [u8; 32] {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    hash.update(label.as_bytes());
+    hash.update(key);
+    let mut name = [0; 32];
+    name.copy_from_slice(hash.finish().as_ref());
+    name
+}
+
 /// Whether `signature` is the holder of `signer`'s signature over `message`.
 #[must_use]
 pub fn verify(signer: &PeerId, message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {

@@ -9,6 +9,7 @@
 //! | [`relay`] | the node |
 //! | [`store`] | what must survive: mailboxes, lanes, outboxes, inboxes |
 //! | [`transport`], [`identity`] | QUIC and TLS by key |
+//! | [`federation`] | links to other relays |
 //! | [`delivery`] | the rules, sans-IO |
 //! | [`protocol`] | the wire |
 //! | [`address`], [`id`], [`ranges`], [`time`], [`random`] | the words that all others use |
@@ -21,8 +22,10 @@ pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod delivery;
+pub mod federation;
 pub mod id;
 pub mod identity;
+mod link;
 pub mod protocol;
 pub mod random;
 pub mod ranges;

@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["protocol"],
     &["delivery", "identity"],
     &["store", "transport"],
+    &["link"],
     &["client", "federation"],
     &["relay"],
     &["admin"],

@@ -89,7 +89,14 @@ pub(crate) fn append(from: u32, to: u32, n: u64, ttl: Duration) -> Op {
         created: UnixMillis(0),
         ttl,
     };
-    Op::Append(Append { envelope: Envelope::new(header, &BODY), signature: None, prev: n - 1, ttl, refuse: None })
+    Op::Append(Append {
+        envelope: Envelope::new(header, &BODY),
+        signature: None,
+        prev: n - 1,
+        ttl,
+        refuse: None,
+        forward: None,
+    })
 }
 
 /// The first page of a mailbox.

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::link::Link;
 use crate::delivery::RoundTrip;
 use crate::id::StoreId;
+use crate::link::Link;
 use crate::protocol::{AckR, Refusal, Taken};
 use crate::ranges::Ranges;
 use crate::time::{Moment, SharedClock};

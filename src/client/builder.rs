@@ -212,8 +212,15 @@ impl ClientBuilder {
         let connected = connection.subscribe();
         let inbox = Inbox::restore(std::mem::take(&mut recovered.inbox));
         let outcomes = std::mem::take(&mut recovered.outcomes);
-        let sending =
-            Sending::open((me, home), &recovered, clock.clone(), entropy.clone(), self.outbox_messages, seen.clone());
+        let sending = Sending::open(
+            self.identity.clone(),
+            home,
+            &recovered,
+            clock.clone(),
+            entropy.clone(),
+            self.outbox_messages,
+            seen.clone(),
+        );
         let receiving = Receiving::open((me, home), inbox, clock.clone(), self.reading, to_application, answers);
         let driver = Driver {
             clock,

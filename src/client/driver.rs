@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
 use super::event::{Connection, Event, EventQueue, Seen};
-use super::link::{self, Link, LinkError, Stream};
 use super::message::Answered;
 use super::receiving::Receiving;
 use super::sending::Sending;
 use super::{Command, Stop};
 use crate::address::RelayAddress;
 use crate::delivery::Backoff;
+use crate::link::{Link, LinkError, Stream};
 use crate::protocol::{CloseCode, Frame, NopN};
 use crate::random::SharedEntropy;
 use crate::store::StoreError;
@@ -180,7 +180,7 @@ impl Driver {
     }
 
     fn connect(&self) -> State {
-        let hello = link::hello(self.receiving.options(), self.ack_timeout);
+        let hello = self.receiving.hello(self.ack_timeout);
         let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
         let attempt = Box::pin(async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) });
         State::Connecting { attempt, since: self.clock.now() }

@@ -51,7 +51,6 @@ mod builder;
 mod commits;
 mod driver;
 mod event;
-mod link;
 mod message;
 mod reading;
 mod receiving;

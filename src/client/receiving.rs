@@ -4,23 +4,26 @@
 //! is answered. What was answered is told by `acks`; what is fetched is asked for by `sync`.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Stop;
 use super::acks::Acks;
 use super::commits::{After, Commits};
-use super::link::{Link, Stream, unexpected};
 use super::message::{Answer, Answered, Incoming};
 use super::reading::{Page, PageOptions, Reading, ReadingOptions};
 use super::sync::{Goal, Sync};
 use crate::delivery::{Inbox, Judgement};
 use crate::id::{LaneId, PeerId, RelayId, StoreId};
 use crate::identity;
+use crate::link::{self, Link, Stream, unexpected};
 use crate::protocol::limit::MAX_TTL;
-use crate::protocol::{Envelope, Frame, FrameType, MsgN, Order, PageA, Refusal, Status, WireError};
+use crate::protocol::{
+    Envelope, Frame, FrameType, HelloR, MsgN, Order, PageA, PushMode, Refusal, Role, Status, WireError,
+};
 use crate::store::redb::client::Change;
-use crate::time::{Moment, SharedClock};
+use crate::time::{Moment, SharedClock, millis};
 use crate::transport::{FrameSender, TransportError};
 
 /// What the refusal of a forged message says.
@@ -107,9 +110,22 @@ impl Receiving {
         &self.inbox
     }
 
-    /// What HELLO says about reading.
-    pub(super) const fn options(&self) -> &ReadingOptions {
-        &self.options
+    /// R:HELLO of a peer that reads in this way.
+    pub(super) fn hello(&self, ack_timeout: Duration) -> HelloR {
+        let options = &self.options;
+        let push = match options.reading {
+            Reading::InOrder => PushMode::AfterBacklog,
+            Reading::RecentFirst | Reading::Nothing => PushMode::AtOnce,
+        };
+        let reads = options.reading != Reading::Nothing;
+        HelloR {
+            push,
+            sender: options.only_from,
+            credit_messages: if reads { options.credit_messages } else { 0 },
+            credit_bytes: options.credit_bytes,
+            ack_timeout_ms: millis(ack_timeout),
+            ..link::hello(Role::Peer)
+        }
     }
 
     pub(super) fn connected(&mut self, link: &Link) {

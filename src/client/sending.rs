@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
 use super::event::{Event, EventQueue, Seen};
-use super::link::{Link, Stream, unexpected};
 use super::message::{Accepted, Progress};
 use super::{Draft, Outgoing, SendError};
 use crate::delivery::{Effect, Entry, Offer, Outbox, OutboxOptions, Request, Restored};
 use crate::id::{LaneId, MessageId, Pair, PeerId, RelayId};
+use crate::identity::Identity;
+use crate::link::{Link, Stream, unexpected};
 use crate::protocol::limit::{DEFAULT_TTL, MAX_BODY_BYTES, MAX_TTL, MIN_TTL};
 use crate::protocol::{Envelope, Frame, Header, MsgR};
 use crate::random::SharedEntropy;
@@ -36,6 +37,7 @@ struct BodiesWanted {
 
 /// See the head of this file.
 pub(super) struct Sending {
+    identity: Identity,
     me: PeerId,
     home: RelayId,
     clock: SharedClock,
@@ -60,13 +62,15 @@ pub(super) struct Sending {
 
 impl Sending {
     pub(super) fn open(
-        (me, home): (PeerId, RelayId),
+        identity: Identity,
+        home: RelayId,
         recovered: &Recovered,
         clock: SharedClock,
         entropy: SharedEntropy,
         max_messages: usize,
         seen: mpsc::UnboundedSender<Seen>,
     ) -> Self {
+        let me = identity.peer_id();
         let (now, date) = (clock.now(), clock.date());
         let restored = recovered.outbox.iter().map(|letter| Restored {
             entry: Entry {
@@ -81,6 +85,7 @@ impl Sending {
         });
         let outbox = Outbox::open(OutboxOptions::new(me), recovered.store, restored);
         Self {
+            identity,
             me,
             home,
             clock,
@@ -321,12 +326,14 @@ impl Sending {
 
     fn message(&self, offer: &Offer, letter: &Letter) -> Frame {
         let remaining = offer.deadline - self.clock.now();
+        // What leaves its home relay is believed for its sender's signature alone.
+        let signature = letter.home.as_ref().map(|_| self.identity.sign(&letter.envelope.signed_bytes()));
         let message = MsgR {
             request: offer.request,
             prev: offer.prev,
             ttl_ms: millis(remaining),
             envelope: letter.envelope.bytes().clone(),
-            signature: None,
+            signature,
             home: letter.home.clone(),
         };
         message.into()

@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Stop;
 use super::acks::Acks;
-use super::link::Link;
 use super::reading::{Page, PageOptions};
 use crate::delivery::RoundTrip;
 use crate::id::{PeerId, StoreId};
+use crate::link::Link;
 use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{FrameType, PageA, PageR, Status, StatusA, StatusR, Taken, WireError};
 use crate::time::{Moment, SharedClock};

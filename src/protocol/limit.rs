@@ -78,3 +78,6 @@ pub const MAX_CREDIT_BYTES: u64 = DEFAULT_CREDIT_BYTES;
 pub const WINDOW_MESSAGES: usize = 1024;
 /// Their bytes; one message may always go.
 pub const WINDOW_BYTES: usize = 4 << 20;
+
+/// How long after its time a message that was offered waits for a silent relay's word.
+pub const SILENCE_GRACE: Duration = Duration::from_secs(3600);

@@ -12,8 +12,10 @@
 //! to the store. All state that has to last is there; what is here can be lost at any time (LAW 2).
 
 mod accept;
+mod complaints;
 mod gate;
 mod notify;
+mod policy;
 mod registry;
 mod remembered;
 mod serve;
@@ -24,21 +26,24 @@ mod sweep;
 mod sync;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::address::{HostPort, RelayAddress};
+use crate::federation::{Context, Federation, Status};
 use crate::id::RelayId;
 use crate::identity::Identity;
 use crate::protocol::{CloseCode, limit};
 use crate::random::SharedEntropy;
 use crate::store::{RelayStore, StoreError};
 use crate::time::SharedClock;
-use crate::transport::{BindError, Determinism, RelayEndpoint, Socket, TransportLimits};
+use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
+use complaints::Complaints;
+pub use policy::{Admission, Policy};
 use registry::Registry;
 
 /// Clients woken in one go after a crash, and the pause between: 2,000 a second, so that they do not all
@@ -64,6 +69,8 @@ pub struct RelayLimits {
     pub outcome_ranges: usize,
     /// Limits of connections.
     pub transport: TransportLimits,
+    /// Which other relays it takes messages from, and forwards to.
+    pub federation: Policy,
 }
 
 impl Default for RelayLimits {
@@ -76,6 +83,7 @@ impl Default for RelayLimits {
             connections_per_address: 64,
             outcome_ranges: 10_000,
             transport: TransportLimits::default(),
+            federation: Policy::default(),
         }
     }
 }
@@ -116,6 +124,9 @@ pub(crate) struct Node {
     clock: SharedClock,
     limits: RelayLimits,
     registry: Registry,
+    federation: Federation,
+    /// Messages that other relays should not have sent.
+    misrouted: Complaints,
     epochs: AtomicU64,
     /// Why everything ends, once it does.
     ending: watch::Sender<Option<Ending>>,
@@ -137,17 +148,41 @@ impl Relay {
         let RelayOptions { identity, socket, store, clock, entropy, limits, determinism } = options;
         let endpoint = RelayEndpoint::bind(socket, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let local = endpoint.local_addr()?;
-        let node = Arc::new(Node {
-            id: identity.relay_id(),
-            endpoint,
-            store,
-            clock,
-            registry: Registry::new(limits.outcome_ranges),
-            limits,
-            epochs: AtomicU64::new(1),
-            ending: watch::Sender::new(None),
+        let anywhere = Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into());
+        let outgoing = ClientEndpoint::bind(anywhere, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
+        let id = identity.relay_id();
+        let node = Arc::new_cyclic(|node: &Weak<Node>| {
+            let (to_tell, to_end) = (node.clone(), node.clone());
+            let federation = Federation::new(Context {
+                me: id,
+                endpoint: outgoing,
+                store: store.clone(),
+                clock: clock.clone(),
+                entropy,
+                tell: Box::new(move |settled| {
+                    to_tell.upgrade().and_then(|node| node.registry.tell(settled));
+                }),
+                failed: Box::new(move |error| {
+                    if let Some(node) = to_end.upgrade() {
+                        node.store_failed(error);
+                    }
+                }),
+            });
+            Node {
+                id,
+                endpoint,
+                store,
+                registry: Registry::new(limits.outcome_ranges),
+                federation,
+                misrouted: Complaints::new(clock.clone()),
+                clock,
+                limits,
+                epochs: AtomicU64::new(1),
+                ending: watch::Sender::new(None),
+            }
         });
         let mut tasks = JoinSet::new();
+        tasks.spawn(resume_links(node.clone()));
         tasks.spawn(accept::run(node.clone()));
         tasks.spawn(sweep::run(node.clone()));
         tasks.spawn(wake_interrupted(node.clone()));
@@ -171,6 +206,12 @@ impl Relay {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.node.registry.len()
+    }
+
+    /// The links to other relays, and how they stand.
+    #[must_use]
+    pub fn links(&self) -> Vec<(RelayId, Status)> {
+        self.node.federation.status()
     }
 
     /// Waits until the relay cannot go on.
@@ -231,6 +272,14 @@ impl Node {
         let mut ending = self.ending.subscribe();
         // The sender lives in self, so the wait ends with news alone.
         let _news = ending.wait_for(Option::is_some).await.is_ok();
+    }
+}
+
+/// Goes on with what the last run left to be forwarded.
+async fn resume_links(node: Arc<Node>) {
+    if let Err(error) = node.federation.resume().await {
+        tracing::error!(%error, "what waits for other relays stays until the next start");
+        node.store_failed(&error);
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
 use super::{Node, notify, submit, sync};
-use crate::id::PeerId;
+use crate::id::{PeerId, RelayId};
 use crate::protocol::{
     CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, Status, StreamKind, WireError, clip_text, limit,
 };
@@ -26,7 +26,7 @@ const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
 pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: OwnedSemaphorePermit) {
     let remote = connection.remote();
     let hello_timeout = node.limits.transport.hello_timeout;
-    let greeting = tokio::time::timeout(hello_timeout, greet(&connection)).await;
+    let greeting = tokio::time::timeout(hello_timeout, greet(node, &connection)).await;
     let end = match greeting {
         Err(_) => End::Close(CloseCode::HelloTimeout, "no R:HELLO in time"),
         Ok(Err(end)) => end,
@@ -50,7 +50,7 @@ pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: Owne
 }
 
 /// Reads the first frames of the submit stream.
-async fn greet(connection: &Connection) -> Result<(PeerId, HelloR, FrameSender, FrameReceiver), End> {
+async fn greet(node: &Node, connection: &Connection) -> Result<(PeerId, HelloR, FrameSender, FrameReceiver), End> {
     let Some(peer) = connection.peer_id() else {
         return Err(End::Close(CloseCode::NoIdentity, "connect with a client certificate"));
     };
@@ -66,8 +66,12 @@ async fn greet(connection: &Connection) -> Result<(PeerId, HelloR, FrameSender, 
     if hello.version != limit::VERSION {
         return Err(End::Close(CloseCode::Version, "this relay speaks version 1"));
     }
+    let relay = RelayId::from_bytes(*peer.as_bytes());
     if hello.role == Role::Relay {
-        return Err(End::Close(CloseCode::NotAllowed, "this relay takes no messages from other relays"));
+        if !node.limits.federation.admits(&relay) {
+            return Err(End::Close(CloseCode::NotAllowed, "this relay takes no messages from that relay"));
+        }
+        node.federation.heard_from(&relay);
     }
     Ok((peer, hello, sender, receiver))
 }
@@ -85,11 +89,14 @@ async fn serve(
     let Some(seat) = node.registry.enter(fence, connection.clone()) else {
         return End::Store(StoreError::Superseded);
     };
-    let (watermark, status) = match open(node, fence, connection).await {
+    let is_relay = hello.role == Role::Relay;
+    let opened = if is_relay { join(node, fence).await } else { open(node, fence, connection).await };
+    let (watermark, status) = match opened {
         Ok(opened) => opened,
         Err(error) => return error.into(),
     };
-    let credit_messages = hello.credit_messages.min(limit::MAX_CREDIT_MESSAGES);
+    // A relay has no mailbox.
+    let credit_messages = if is_relay { 0 } else { hello.credit_messages.min(limit::MAX_CREDIT_MESSAGES) };
     let credit_bytes = hello.credit_bytes.clamp(1, limit::MAX_CREDIT_BYTES);
     let ack_timeout = Duration::from_millis(hello.ack_timeout_ms);
     let session = Session {
@@ -97,6 +104,7 @@ async fn serve(
         connection: connection.clone(),
         peer: fence.peer,
         fence,
+        is_relay,
         only_from: hello.sender,
         seat,
         credit_messages: usize::try_from(credit_messages).unwrap_or(usize::MAX),
@@ -138,6 +146,11 @@ async fn open(node: &Node, fence: Fence, connection: &Connection) -> Result<(u64
         Some(Done::Opened { watermark, status }) => Ok((watermark, status)),
         _ => Err(StoreError::Closed),
     }
+}
+
+async fn join(node: &Node, fence: Fence) -> Result<(u64, Status), StoreError> {
+    node.store.submit(fence, vec![Op::Join]).await?;
+    Ok((0, Status::default()))
 }
 
 async fn stream(

@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) connection: Connection,
     pub(super) peer: PeerId,
     pub(super) fence: Fence,
+    /// The client is a relay, which submits its own peers' messages.
+    pub(super) is_relay: bool,
     /// Whose messages alone the client wants pushed.
     pub(super) only_from: Option<PeerId>,
     pub(super) seat: Arc<Seat>,

@@ -10,13 +10,14 @@ use tokio::sync::mpsc;
 
 use super::remembered::Remembered;
 use super::session::{End, Session, unexpected};
+use crate::address::RelayAddress;
 use crate::id::LaneKey;
 use crate::protocol::limit::TOLD_BYTES;
 use crate::protocol::{
     Answer, CloseA, CloseCode, Envelope, Frame, FrameType, Header, LaneRef, MsgA, MsgR, RejectReason, WaitReason,
     WhereA, WireError,
 };
-use crate::store::{Append, Done, Op, Reply, StoreError};
+use crate::store::{Append, Done, Forward, Op, Reply, StoreError};
 use crate::time::millis;
 use crate::transport::{FrameReceiver, FrameSender};
 
@@ -31,6 +32,9 @@ const BATCHES: usize = 4;
 
 /// How long a lane waits when the store does not work.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a message for yet another relay waits when there are too many links.
+const LINKS_RETRY: Duration = Duration::from_secs(60);
 
 /// What a request is answered with once the store has replied.
 #[derive(Debug)]
@@ -148,7 +152,7 @@ fn receive_message(
     let header = *envelope.header();
     let (lane, n) = (header.lane_key(), header.n);
     // A peer may send on nobody's lanes but its own; its rows are under its own name in any case.
-    if header.sender != session.peer {
+    if header.sender != session.peer && !session.is_relay {
         return Err(bad("the envelope's sender is another peer").into());
     }
     if message.prev >= n {
@@ -161,33 +165,60 @@ fn receive_message(
     }
     let prev = known.prev(&lane, message.prev);
     drop(known);
-    let refuse = refusal(session, &header, envelope.body().len(), message.home.as_deref())?;
+    let what = "home is no relay's address";
+    let bad = |_| WireError::BadValue { frame: FrameType::MsgR, what };
+    let home = message.home.as_deref().map(str::parse::<RelayAddress>).transpose().map_err(bad)?;
+    let home = home.filter(|home| home.relay != session.node.id);
+    let mut refuse = refusal(session, &header, &message.signature, home.as_ref());
+    if envelope.body().len() > session.node.limits.body_bytes {
+        refuse = refuse.or(Some(RejectReason::TooLarge));
+    }
+    let forward = home.filter(|_| refuse.is_none());
+    if forward.as_ref().is_some_and(|home| !session.node.federation.open_link(home)) {
+        let (reason, retry_after_ms) = (WaitReason::OutboxFull, millis(LINKS_RETRY));
+        let answer = Answer::Wait { reason, retry_after_ms };
+        expected.push(Expected::Ready { request: message.request, answer });
+        return Ok(());
+    }
+    let forward = forward.map(|home| Forward { relay: home.relay, address: home.to_string() });
     let (ttl, clamped_ms) = clamp(session, &header, Duration::from_millis(message.ttl_ms));
-    let append = Append { envelope, signature: message.signature, prev, ttl, refuse };
+    let append = Append { envelope, signature: message.signature, prev, ttl, refuse, forward };
     operations.push(Op::Append(append));
     expected.push(Expected::Message { request: message.request, lane, n, prev, clamped_ms });
     Ok(())
 }
 
-/// Why a message is refused for good, as far as that shows without the store.
+/// Why a message is refused for good, as far as that shows without the store. `home` is another relay than this.
 fn refusal(
     session: &Session,
     header: &Header,
-    body_bytes: usize,
-    home: Option<&str>,
-) -> Result<Option<RejectReason>, WireError> {
-    let what = "home is no relay's address";
-    let bad = |_| WireError::BadValue { frame: FrameType::MsgR, what };
-    let home = home.map(str::parse::<crate::address::RelayAddress>).transpose().map_err(bad)?;
-    Ok(if header.relay != session.node.id {
-        Some(RejectReason::WrongSender)
-    } else if home.is_some_and(|home| home.relay != session.node.id) {
-        Some(RejectReason::NoRoute)
-    } else if body_bytes > session.node.limits.body_bytes {
-        Some(RejectReason::TooLarge)
-    } else {
-        None
-    })
+    signature: &Option<[u8; 64]>,
+    home: Option<&RelayAddress>,
+) -> Option<RejectReason> {
+    let node = &session.node;
+    if session.is_relay {
+        let wrong = header.relay.as_bytes() != session.peer.as_bytes();
+        let reason = match (wrong, signature, home) {
+            (true, ..) => RejectReason::WrongSender,
+            (_, None, _) => RejectReason::BadSignature,
+            // What comes from a relay goes no further.
+            (.., Some(_)) => RejectReason::NoRoute,
+            (_, Some(_), None) => return None,
+        };
+        if let Some(count) = node.misrouted.count() {
+            tracing::warn!(relay = %session.peer.short(), %reason, count, "a relay sent what it should not have");
+        }
+        return Some(reason);
+    }
+    if header.relay != node.id {
+        return Some(RejectReason::WrongSender);
+    }
+    match home {
+        Some(home) if !node.limits.federation.admits(&home.relay) => Some(RejectReason::NoRoute),
+        // Without it no recipient elsewhere would believe who wrote it.
+        Some(_) if signature.is_none() => Some(RejectReason::BadSignature),
+        _ => None,
+    }
 }
 
 /// What remains of a lifetime once the whole of it is brought within the limits, and the whole if it was not.
@@ -202,10 +233,12 @@ fn clamp(session: &Session, header: &Header, remaining: Duration) -> (Duration, 
 }
 
 fn own_lane(session: &Session, lane: &LaneRef, frame: FrameType) -> Result<LaneKey, WireError> {
-    match lane.sender {
-        None => Ok(lane.key(session.peer)),
-        Some(_) => Err(WireError::BadValue { frame, what: "only a relay names another sender" }),
-    }
+    let what = match (lane.sender, session.is_relay) {
+        (None, false) | (Some(_), true) => return Ok(lane.key(session.peer)),
+        (Some(_), false) => "only a relay names another sender",
+        (None, true) => "a relay names the sender",
+    };
+    Err(WireError::BadValue { frame, what })
 }
 
 async fn answer(

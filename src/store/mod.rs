@@ -6,14 +6,17 @@
 //! order of their submission, so a question asked after a change sees that change. Reads have transactions of
 //! their own, none of which outlives one page, and never wait for the writer.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{LaneKey, PeerId, StoreId};
-use crate::protocol::{Answer, Durability, Envelope, Exception, LaneState, Order, RejectReason, Status, Taken};
+use crate::id::{LaneKey, PeerId, RelayId, StoreId};
+use crate::protocol::{
+    Answer, Durability, Envelope, Exception, LaneState, Order, RejectReason, Status, Taken, Verdict,
+};
 use crate::ranges::Ranges;
 use crate::time::UnixMillis;
 
@@ -77,6 +80,12 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// See [`StoreError`]. Cancel-safe.
     fn status(&self, mailbox: PeerId, sender: Option<PeerId>) -> Reply<Status>;
 
+    /// The relays that this one forwards to, or has forwarded to.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe.
+    fn links(&self) -> Reply<Vec<LinkState>>;
+
     /// Follows the messages that are committed to a mailbox from now on.
     fn watch(&self, mailbox: PeerId) -> Watch;
 }
@@ -104,6 +113,9 @@ pub enum Op {
         /// Where the client is, to wake it after a crash.
         remote: SocketAddr,
     },
+    /// A session of a relay begins, which only submits: every older one is fenced off, and there is no mailbox.
+    /// Answer: [`Done::Done`].
+    Join,
     /// A session ends: what it may have handed out is remembered. Answer: [`Done::Done`].
     End {
         /// The highest `seq` it handed out; 0 for none.
@@ -120,6 +132,24 @@ pub enum Op {
         answers: Taken,
         /// The highest `seq` that this session handed out.
         handed_out: u64,
+    },
+    /// Another relay said what became of messages in the outbox for it, or its silence did. Answer:
+    /// [`Done::Settled`].
+    Resolve {
+        /// The outbox; see [`outbox_key`].
+        outbox: PeerId,
+        /// By `seq`. One that is not there any more is ignored.
+        outcomes: BTreeMap<u64, Verdict>,
+    },
+    /// Another relay answers from this store now; what lies below this `seq` may have been offered to another.
+    /// Answer: [`Done::Done`].
+    Remember {
+        /// The outbox.
+        outbox: PeerId,
+        /// The other relay's store.
+        store: StoreId,
+        /// See above.
+        foreign_below: u64,
     },
     /// What became of these numbers? Answer: [`Done::Lanes`].
     Where(Vec<(LaneKey, u64, u64)>),
@@ -140,6 +170,39 @@ pub struct Append {
     pub ttl: Duration,
     /// A reason to refuse it for good that the relay found before asking.
     pub refuse: Option<RejectReason>,
+    /// It goes to another relay: then it is put into the outbox for that one, and not into a mailbox.
+    pub forward: Option<Forward>,
+}
+
+/// Where a message goes on to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// The relay.
+    pub relay: RelayId,
+    /// Its address.
+    pub address: String,
+}
+
+/// A relay that messages are forwarded to, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkState {
+    /// The relay.
+    pub relay: RelayId,
+    /// Its address, as the last message said.
+    pub address: String,
+    /// The store that answered there last.
+    pub store: Option<StoreId>,
+    /// Messages below this `seq` may have been offered to another store.
+    pub foreign_below: u64,
+    /// Messages without an outcome.
+    pub waiting: u64,
+}
+
+/// The name of the outbox for another relay, among mailboxes. It is nobody's key: whoever holds that relay's key
+/// and connects with it has a mailbox of its own.
+#[must_use]
+pub fn outbox_key(relay: &RelayId) -> PeerId {
+    PeerId::from_bytes(crate::identity::name_from("posthouse outbox 1", relay.as_bytes()))
 }
 
 /// The answer to one [`Op`].
@@ -274,6 +337,14 @@ pub struct StoreLimits {
     pub provisional_per_submitter: u64,
     /// Provisional mailboxes of the whole relay.
     pub provisional_total: u64,
+    /// Messages in the outbox for one relay.
+    pub outbox_messages: u64,
+    /// Bytes in it, envelopes included.
+    pub outbox_bytes: u64,
+    /// Messages in all outboxes.
+    pub outboxes_messages: u64,
+    /// Bytes in all outboxes.
+    pub outboxes_bytes: u64,
     /// Lane rows of one submitter.
     pub lanes_per_submitter: u64,
     /// Lane rows of one submitter and pair.
@@ -295,6 +366,10 @@ impl Default for StoreLimits {
             provisional_bytes: 1 << 20,
             provisional_per_submitter: 1_000,
             provisional_total: 100_000,
+            outbox_messages: 100_000,
+            outbox_bytes: 1 << 30,
+            outboxes_messages: 1_000_000,
+            outboxes_bytes: 16 << 30,
             lanes_per_submitter: 1_000_000,
             lanes_per_pair: 10_000,
             lane_rest: crate::protocol::limit::MAX_TTL,

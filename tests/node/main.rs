@@ -9,6 +9,7 @@
 //! | `session`, `restart` | who is connected, and how soon again |
 //! | `greeting`, `rules`, `foreign` | what breaks the protocol is closed by name, alone |
 //! | `offline`, `pages`, `outcome`, `quota` | mailboxes: the backlog, pages, counts, lifetimes, refusals, limits |
+//! | `federation` | messages between peers of different relays |
 //! | `memory` | what a session that does not read costs |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
@@ -22,6 +23,7 @@
     reason = "a test may fail, and measures real time"
 )]
 
+mod federation;
 mod first;
 mod foreign;
 mod greeting;

@@ -146,7 +146,7 @@ async fn mail(relay: &TestRelay, to: u8, after: u64) {
             ttl: Duration::from_secs(3600),
         };
         let (envelope, ttl) = (Envelope::new(header, &body), header.ttl);
-        Op::Append(Append { envelope, signature: None, prev: n - 1, ttl, refuse: None })
+        Op::Append(Append { envelope, signature: None, prev: n - 1, ttl, refuse: None, forward: None })
     };
     let fence = Fence { peer: peer(SENDER), device: 0, epoch: u64::MAX };
     // Little by little, so that the session is told of each and does not read it all from the disk.

@@ -161,10 +161,13 @@ impl Outbox {
     pub(super) fn resolve(&mut self, number: u64, at: usize, verdict: Verdict, from_relay: bool) {
         let Some(lane) = self.lanes.get_mut(&number) else { return };
         let Some(item) = lane.items.remove(at) else { return };
-        let verdict = match from_relay && item.foreign {
+        let mut verdict = match from_relay && item.foreign {
             true => Verdict { outcome: verdict.outcome.maybe_taken(), relay: verdict.relay },
             false => verdict,
         };
+        if from_relay && verdict.outcome != Outcome::Delivered {
+            verdict.relay = verdict.relay.or(self.options.names);
+        }
         let gave_up = !item.accepted && verdict.outcome != Outcome::Delivered;
         lane.unaccepted -= usize::from(!item.accepted);
         lane.late -= usize::from(item.late);

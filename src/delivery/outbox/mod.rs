@@ -33,8 +33,8 @@ use lane::{Item, Known, Lane, Pace};
 use session::{Flight, Session};
 
 use super::retry::RoundTrip;
-use crate::id::{LaneId, LaneKey, Pair, PeerId, StoreId};
-use crate::protocol::limit::{WINDOW_BYTES, WINDOW_MESSAGES};
+use crate::id::{LaneId, LaneKey, Pair, PeerId, RelayId, StoreId};
+use crate::protocol::limit::{SILENCE_GRACE, WINDOW_BYTES, WINDOW_MESSAGES};
 use crate::protocol::{AckN, CloseA, Durability, FrameType, LaneRef, MsgA, Verdict, WhereA, WireError};
 use crate::time::Moment;
 
@@ -57,6 +57,10 @@ pub struct OutboxOptions {
     pub answer_timeout: (Duration, Duration),
     /// How long after its time a message that was offered still waits for a silent relay's word.
     pub silence_grace: Duration,
+    /// The relay that outcomes are from, where that is not the one that tells them here.
+    pub names: Option<RelayId>,
+    /// Lanes are others': they are kept, with nothing in them, until the outbox retires.
+    pub keeps_lanes: bool,
 }
 
 impl OutboxOptions {
@@ -68,7 +72,9 @@ impl OutboxOptions {
             window_messages: WINDOW_MESSAGES,
             window_bytes: WINDOW_BYTES,
             answer_timeout: (Duration::from_secs(1), Duration::from_secs(30)),
-            silence_grace: Duration::from_secs(3600),
+            silence_grace: SILENCE_GRACE,
+            names: None,
+            keeps_lanes: false,
         }
     }
 }
@@ -117,7 +123,7 @@ impl Outbox {
             messages: 0,
         };
         for message in messages {
-            outbox.insert(message.entry, true, message.foreign || store.is_none());
+            outbox.restore(message);
         }
         outbox
     }
@@ -157,6 +163,12 @@ impl Outbox {
     pub fn add(&mut self, entry: Entry) {
         let number = self.insert(entry, false, false);
         self.wake(number);
+    }
+
+    /// A message that was there when the outbox was opened, as [`open`](Self::open) takes them. Only before the
+    /// first session.
+    pub fn restore(&mut self, message: Restored) {
+        self.insert(message.entry, true, message.foreign || self.store.is_none());
     }
 
     /// No lane of this opening will be used again: what is resolved is closed, now and later.
@@ -410,7 +422,7 @@ impl Outbox {
 
     fn insert(&mut self, entry: Entry, offered: bool, foreign: bool) -> u64 {
         let known = self.by_key.get(&entry.lane).copied();
-        let number = known.unwrap_or_else(|| self.open_lane(entry.lane, None));
+        let number = known.unwrap_or_else(|| self.open_lane(entry.lane, self.options.keeps_lanes.then_some(0)));
         let connected = self.session.is_some();
         let Some(lane) = self.lanes.get_mut(&number) else { return number };
         let unjudged = lane.known == Known::Asked || (lane.known == Known::Answered && lane.cursor >= entry.n);

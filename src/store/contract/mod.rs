@@ -114,7 +114,7 @@ pub(crate) fn message(key: LaneKey, n: u64) -> Append {
         ttl: Duration::from_secs(3600),
     };
     let envelope = Envelope::new(header, &[n as u8; 100]);
-    Append { envelope, signature: None, prev: n - 1, ttl: Duration::from_secs(3600), refuse: None }
+    Append { envelope, signature: None, prev: n - 1, ttl: Duration::from_secs(3600), refuse: None, forward: None }
 }
 
 /// Bytes of the envelopes that [`message`] makes.

@@ -31,6 +31,7 @@ const STORE_FILE: &str = "relay.redb";
 /// See the head of this file.
 pub(crate) struct TestRelay {
     directory: Option<TempDir>,
+    name: u8,
     at: SocketAddr,
     pub(crate) limits: RelayLimits,
     pub(crate) store_limits: StoreLimits,
@@ -59,12 +60,20 @@ impl TestRelay {
     fn new(directory: Option<TempDir>) -> Self {
         Self {
             directory,
+            name: RELAY,
             at: "127.0.0.1:0".parse().unwrap(),
             limits: RelayLimits::default(),
             store_limits: StoreLimits::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             running: None,
         }
+    }
+
+    /// Another one of the cast than the usual.
+    #[must_use]
+    pub(crate) const fn named(mut self, name: u8) -> Self {
+        self.name = name;
+        self
     }
 
     /// Sets limits before the start.
@@ -158,7 +167,7 @@ impl TestRelay {
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        who(RELAY)
+        who(self.name)
     }
 
     /// Where it listens.

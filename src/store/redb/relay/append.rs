@@ -13,7 +13,7 @@ use crate::delivery::admission::{Arrival, Decision, Room, decide};
 use crate::id::PeerId;
 use crate::protocol::limit::MAX_INTEGER;
 use crate::protocol::{Answer, Verdict, WaitReason};
-use crate::store::{Append, Done, StoreLimits, Stored};
+use crate::store::{Append, Done, StoreLimits, Stored, outbox_key};
 use crate::time::millis;
 
 /// When to try again where a mailbox is full: its owner has to read first.
@@ -31,6 +31,8 @@ struct Numbers {
     submitter: Option<Number>,
     sender: Option<Number>,
     recipient: Option<Number>,
+    /// Where it would lie: in the recipient's mailbox, or in the outbox for another relay.
+    mailbox: Option<Number>,
 }
 
 impl Numbers {
@@ -54,6 +56,53 @@ struct Side<'a, 't> {
     pairs: &'a mut Rows<'t, PairAt, Single>,
 }
 
+impl Side<'_, '_> {
+    fn mailbox(&mut self, numbers: Numbers) -> Result<Option<MailboxRow>, Fault> {
+        let Some(number) = numbers.mailbox else { return Ok(None) };
+        Ok(self.mailboxes.get(number)?.copied())
+    }
+
+    fn submitter(&mut self, numbers: Numbers) -> Result<PeerRow, Fault> {
+        let none = PeerRow { key: PeerId::from_bytes([0; 32]), uses: 0, lanes: 0, provisional: 0 };
+        let Some(number) = numbers.submitter else { return Ok(none) };
+        Ok(self.peers.get(number)?.copied().unwrap_or(none))
+    }
+
+    /// What waits there from this sender.
+    fn waiting(&mut self, numbers: Numbers) -> Result<Count, Fault> {
+        let (Some(mailbox), Some(sender)) = (numbers.mailbox, numbers.sender) else { return Ok(Count::default()) };
+        Ok(self.counts.get((mailbox, sender))?.copied().unwrap_or_default())
+    }
+
+    /// What one sender may have of so much.
+    fn share(&self, of: Count) -> Count {
+        let share = |all: u64| {
+            let share = u128::from(all) * u128::from(self.limits.pair_percent) / 100;
+            u64::try_from(share).unwrap_or(u64::MAX)
+        };
+        Count { messages: share(of.messages), bytes: share(of.bytes) }
+    }
+
+    /// Whether there is no place for another lane.
+    fn lanes_are_many(&mut self, numbers: Numbers) -> Result<bool, Fault> {
+        let of_pair = match numbers.pair() {
+            Some(pair) => self.pairs.get(pair)?.map_or(0, |lanes| u64::from(lanes.value)),
+            None => 0,
+        };
+        let (submitter, limits) = (self.submitter(numbers)?, self.limits);
+        Ok(submitter.lanes >= limits.lanes_per_submitter || of_pair >= limits.lanes_per_pair)
+    }
+}
+
+const fn wait(reason: WaitReason, retry_after: Duration) -> Room {
+    Room::Wait { reason, retry_after }
+}
+
+/// Whether another message of so many bytes fits.
+const fn fits(held: Count, bytes: u64, most: Count) -> bool {
+    held.messages < most.messages && held.bytes.saturating_add(bytes) <= most.bytes
+}
+
 impl RelayEngine {
     pub(super) fn append(&mut self, work: &mut Work<'_>, submitter: PeerId, append: &Append) -> Result<Done, Fault> {
         let header = append.envelope.header();
@@ -61,6 +110,10 @@ impl RelayEngine {
             submitter: work.number(submitter)?,
             sender: work.number(header.sender)?,
             recipient: work.number(header.recipient)?,
+            mailbox: match &append.forward {
+                Some(forward) => work.number(outbox_key(&forward.relay))?,
+                None => work.number(header.recipient)?,
+            },
         };
         let bytes = append.envelope.bytes().len() as u64;
         let arrival = Arrival { n: header.n, prev: append.prev, expired: append.ttl.is_zero(), refuse: append.refuse };
@@ -70,7 +123,10 @@ impl RelayEngine {
             None => None,
         };
         let side = Side { limits, counters, peers, mailboxes, counts, pairs };
-        let decision = decide(row, arrival, || self.room(side, numbers, bytes, row.is_some()))?;
+        let decision = decide(row, arrival, || match append.forward {
+            Some(_) => self.room_to_forward(side, numbers, bytes, row.is_some()),
+            None => self.room(side, numbers, bytes, row.is_some()),
+        })?;
         let answered = |answer| Ok(Done::Answered { answer, remember: false });
         match decision {
             Decision::Duplicate(verdict) => answered(self.accepted(true, verdict)),
@@ -100,80 +156,103 @@ impl RelayEngine {
     }
 
     /// What the recipient's mailbox, the disk and the lanes say to one more message.
-    fn room(&mut self, side: Side<'_, '_>, numbers: Numbers, bytes: u64, has_row: bool) -> Result<Room, Fault> {
+    fn room(&self, mut side: Side<'_, '_>, numbers: Numbers, bytes: u64, has_row: bool) -> Result<Room, Fault> {
         let limits = side.limits;
-        let wait = |reason, retry_after| Ok(Room::Wait { reason, retry_after });
-        let fits = |held: Count, messages: u64, max_bytes: u64| {
-            held.messages < messages && held.bytes.saturating_add(bytes) <= max_bytes
-        };
-        let (lanes, caused) = match numbers.submitter {
-            Some(number) => side.peers.get(number)?.map_or((0, 0), |peer| (peer.lanes, peer.provisional)),
-            None => (0, 0),
-        };
-        let mailbox = match numbers.recipient {
-            Some(number) => side.mailboxes.get(number)?.copied(),
-            None => None,
-        };
+        let mailbox = side.mailbox(numbers)?;
         let held = mailbox.map_or(Count::default(), |row| Count { messages: row.messages, bytes: row.bytes });
         let provisional = mailbox.is_none_or(|row| row.caused_by().is_some());
-        let (most_messages, most_bytes) = if provisional {
-            (limits.provisional_messages, limits.provisional_bytes)
+        let most = if provisional {
+            Count { messages: limits.provisional_messages, bytes: limits.provisional_bytes }
         } else {
-            (limits.mailbox_messages, limits.mailbox_bytes)
+            Count { messages: limits.mailbox_messages, bytes: limits.mailbox_bytes }
         };
-        let share = |all: u64| u128::from(all) * u128::from(limits.pair_percent) / 100;
-        let [pair_messages, pair_bytes] =
-            [most_messages, most_bytes].map(|all| u64::try_from(share(all)).unwrap_or(u64::MAX));
+        let share = side.share(most);
         // What is larger than a pair's share by itself would take a stranger's mailbox from everybody else.
-        if provisional && (!fits(held, most_messages, most_bytes) || bytes > pair_bytes) {
+        if provisional && (!fits(held, bytes, most) || bytes > share.bytes) {
             return Ok(Room::Nobody);
         }
         if mailbox.is_none() {
             let full = side.counters.provisional >= limits.provisional_total;
-            if !limits.open || full || caused >= limits.provisional_per_submitter {
+            if !limits.open || full || side.submitter(numbers)?.provisional >= limits.provisional_per_submitter {
                 return Ok(Room::Nobody);
             }
         }
-        if self.failed_until.is_some_and(|until| self.clock.now() < until) {
-            return wait(WaitReason::Unavailable, FAILED_RETRY);
+        if let Some(wait) = self.no_room() {
+            return Ok(wait);
         }
-        if !self.space.is_enough() {
-            return wait(WaitReason::NoRoom, NO_ROOM_RETRY);
+        if !provisional && !fits(held, bytes, most) {
+            return Ok(wait(WaitReason::Quota, QUOTA_RETRY));
         }
-        if !provisional && !fits(held, most_messages, most_bytes) {
-            return wait(WaitReason::Quota, QUOTA_RETRY);
+        let waiting = side.waiting(numbers)?;
+        // However small the mailbox, a pair's share holds one message.
+        if waiting.messages > 0 && !fits(waiting, bytes, share) {
+            return Ok(wait(WaitReason::QuotaPair, QUOTA_RETRY));
         }
-        if let (Some(recipient), Some(sender)) = (numbers.recipient, numbers.sender) {
-            let waiting = side.counts.get((recipient, sender))?.copied().unwrap_or_default();
-            // However small the mailbox, a pair's share holds one message.
-            if waiting.messages > 0 && !fits(waiting, pair_messages, pair_bytes) {
-                return wait(WaitReason::QuotaPair, QUOTA_RETRY);
-            }
-        }
-        if !has_row {
-            let of_pair = match numbers.pair() {
-                Some(pair) => side.pairs.get(pair)?.map_or(0, |lanes| u64::from(lanes.value)),
-                None => 0,
-            };
-            if lanes >= limits.lanes_per_submitter || of_pair >= limits.lanes_per_pair {
-                return wait(WaitReason::Lanes, LANES_RETRY);
-            }
+        if !has_row && side.lanes_are_many(numbers)? {
+            return Ok(wait(WaitReason::Lanes, LANES_RETRY));
         }
         Ok(if mailbox.is_some() { Room::Free } else { Room::New })
+    }
+
+    /// The same for one that goes on to another relay.
+    fn room_to_forward(
+        &self,
+        mut side: Side<'_, '_>,
+        numbers: Numbers,
+        bytes: u64,
+        has_row: bool,
+    ) -> Result<Room, Fault> {
+        if let Some(wait) = self.no_room() {
+            return Ok(wait);
+        }
+        let limits = side.limits;
+        let most = Count { messages: limits.outbox_messages, bytes: limits.outbox_bytes };
+        let all = Count { messages: limits.outboxes_messages, bytes: limits.outboxes_bytes };
+        let held =
+            side.mailbox(numbers)?.map_or(Count::default(), |row| Count { messages: row.messages, bytes: row.bytes });
+        let held_by_all = Count { messages: side.counters.forwarding, bytes: side.counters.forwarding_bytes };
+        let waiting = side.waiting(numbers)?;
+        let share = side.share(most);
+        let share_is_full = waiting.messages > 0 && !fits(waiting, bytes, share);
+        if !fits(held, bytes, most) || !fits(held_by_all, bytes, all) || share_is_full {
+            return Ok(wait(WaitReason::OutboxFull, QUOTA_RETRY));
+        }
+        if !has_row && side.lanes_are_many(numbers)? {
+            return Ok(wait(WaitReason::Lanes, LANES_RETRY));
+        }
+        Ok(Room::Free)
+    }
+
+    /// Why nothing at all is taken just now.
+    fn no_room(&self) -> Option<Room> {
+        if self.failed_until.is_some_and(|until| self.clock.now() < until) {
+            return Some(wait(WaitReason::Unavailable, FAILED_RETRY));
+        }
+        (!self.space.is_enough()).then(|| wait(WaitReason::NoRoom, NO_ROOM_RETRY))
     }
 
     /// Writes an accepted message.
     fn store(&mut self, work: &mut Work<'_>, at: LaneAt, submitter: PeerId, append: &Append) -> Result<(), Fault> {
         let (submitter_number, sender, recipient, _) = at;
         let (now, header) = (work.now, append.envelope.header());
-        if work.mailboxes.get(recipient)?.is_none() {
-            work.make_mailbox(recipient, Some(submitter_number))?;
-        }
         let bytes = append.envelope.bytes().len() as u64;
+        let (mailbox_number, owner) = match &append.forward {
+            None => {
+                if work.mailboxes.get(recipient)?.is_none() {
+                    work.make_mailbox(recipient, Some(submitter_number))?;
+                }
+                (recipient, header.recipient)
+            }
+            Some(forward) => {
+                work.counters.forwarding += 1;
+                work.counters.forwarding_bytes += bytes;
+                (work.outbox(forward)?, outbox_key(&forward.relay))
+            }
+        };
         work.lane(at)?.accept(header.n, bytes, now);
 
         let no_mailbox = || Fault::corrupt("a message without a mailbox");
-        let mailbox = work.mailboxes.change(recipient)?.ok_or_else(no_mailbox)?;
+        let mailbox = work.mailboxes.change(mailbox_number)?.ok_or_else(no_mailbox)?;
         let seq = mailbox.last_seq.saturating_add(1).max(self.first_seq);
         if seq > MAX_INTEGER {
             return Err(Fault::corrupt("a mailbox has no seq left"));
@@ -181,7 +260,7 @@ impl RelayEngine {
         mailbox.last_seq = seq;
         mailbox.messages += 1;
         mailbox.bytes += bytes;
-        let count = work.counts.change_or((recipient, sender), Count::default)?;
+        let count = work.counts.change_or((mailbox_number, sender), Count::default)?;
         count.messages += 1;
         count.bytes += bytes;
 
@@ -190,6 +269,7 @@ impl RelayEngine {
             submitter: submitter_number,
             submitter_key: (submitter != header.sender).then_some(submitter),
             sender,
+            recipient: append.forward.as_ref().map(|_| recipient),
             arrived: now.0,
             expires: expires.0,
             signature: append.signature,
@@ -197,11 +277,11 @@ impl RelayEngine {
         self.scratch.clear();
         row.encode(&mut self.scratch);
         self.scratch.extend_from_slice(append.envelope.bytes());
-        work.messages.insert((recipient, seq), self.scratch.as_slice())?;
-        blocks::add(&mut work.by_sender, (recipient, sender, block_of(seq)), seq)?;
-        blocks::add(&mut work.expiry, expiry_at(expires.0, recipient, seq), seq)?;
+        work.messages.insert((mailbox_number, seq), self.scratch.as_slice())?;
+        blocks::add(&mut work.by_sender, (mailbox_number, sender, block_of(seq)), seq)?;
+        blocks::add(&mut work.expiry, expiry_at(row.ends(), mailbox_number, seq), seq)?;
         let (envelope, signature) = (append.envelope.clone(), append.signature);
-        work.news.push(Arc::new(Stored { seq, submitter, envelope, signature, expires }));
+        work.news.push((owner, Arc::new(Stored { seq, submitter, envelope, signature, expires })));
         Ok(())
     }
 }

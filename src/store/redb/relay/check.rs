@@ -9,8 +9,8 @@ use super::super::fault::Fault;
 use super::blocks::{Block, block_of};
 use super::rows::Plain;
 use super::schema::{
-    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LaneAt, LaneEntry, MAILBOXES, MESSAGES,
-    MailboxRow, MessageRow, NUMBERS, Number, PAIRS, PEERS, PeerRow, REST, Row, SESSIONS, Single, expiry_at,
+    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LINKS, LaneAt, LaneEntry, MAILBOXES,
+    MESSAGES, MailboxRow, MessageRow, NUMBERS, Number, PAIRS, PEERS, PeerRow, REST, Row, SESSIONS, Single, expiry_at,
 };
 use super::size::place;
 use crate::delivery::lane::Fate;
@@ -43,6 +43,7 @@ struct Check<'a> {
     /// The peers' rows as they should be, but for their keys.
     peers: BTreeMap<Number, PeerRow>,
     provisional: u64,
+    forwarding: Count,
 }
 
 /// Reads everything. Takes memory by mailboxes, senders and lanes, and a read transaction all the while: not
@@ -55,6 +56,7 @@ pub(super) fn check(transaction: &ReadTransaction) -> Result<CheckReport, Fault>
         pending: BTreeMap::new(),
         peers: BTreeMap::new(),
         provisional: 0,
+        forwarding: Count::default(),
     };
     check.messages()?;
     check.mailboxes()?;
@@ -103,12 +105,12 @@ impl Check<'_> {
             let envelope = Envelope::parse(Bytes::copy_from_slice(envelope));
             let envelope = envelope.map_err(|error| Fault::corrupt(error.to_string()))?;
             let header = envelope.header();
-            let at = (message.submitter, message.sender, mailbox, header.lane.0);
+            let at = message.lane(mailbox, header.lane.0);
             let lane: Option<LaneEntry> = row(&lanes, at)?;
             let pending = lane.is_some_and(|lane| lane.row.fate(header.n) == Fate::Pending);
             let held: Option<Block> = row(&by_sender, (mailbox, message.sender, block_of(seq)))?;
             let indexed = held.is_some_and(|block| block.contains(seq));
-            let held: Option<Block> = row(&expiry, expiry_at(message.expires, mailbox, seq))?;
+            let held: Option<Block> = row(&expiry, expiry_at(message.ends(), mailbox, seq))?;
             let dated = held.is_some_and(|block| block.contains(seq));
             self.claim(pending, || format!("message {seq} of mailbox {mailbox} is not pending in its lane"));
             self.claim(indexed, || format!("message {seq} of mailbox {mailbox} is not in its sender's index"));
@@ -116,6 +118,10 @@ impl Check<'_> {
             let count = self.counts.entry((mailbox, message.sender)).or_default();
             count.messages += 1;
             count.bytes += bytes;
+            if message.recipient.is_some() {
+                self.forwarding.messages += 1;
+                self.forwarding.bytes += bytes;
+            }
             let held = self.pending.entry(at).or_default();
             held.0 += 1;
             held.1 += bytes;
@@ -134,6 +140,7 @@ impl Check<'_> {
         for entry in self.transaction.open_table(SESSIONS)?.iter()? {
             *open.entry(entry?.0.value().0).or_default() += 1;
         }
+        let links = self.transaction.open_table(LINKS)?;
         for entry in self.transaction.open_table(MAILBOXES)?.iter()? {
             let (key, row) = entry?;
             let (key, row) = (key.value(), MailboxRow::decode(row.value())?);
@@ -141,6 +148,7 @@ impl Check<'_> {
             let held = of.fold((0, 0), |sum, (_, count)| (sum.0 + count.messages, sum.1 + count.bytes));
             self.claim((row.messages, row.bytes) == held, || format!("mailbox {key} holds {held:?} and says {row:?}"));
             let sessions = open.remove(&key).unwrap_or(0);
+            let sessions = sessions + u32::from(links.get(key)?.is_some());
             self.claim(row.open == sessions, || format!("mailbox {key} has {sessions} open sessions and says {row:?}"));
             self.claim(row.mark <= row.last_seq, || format!("mailbox {key} is marked beyond its last message"));
             self.uses(key, 0, 0);
@@ -217,6 +225,9 @@ impl Check<'_> {
         let unknown = self.peers.len();
         self.claim(unknown == 0, || format!("{unknown} numbers are used that no peer has"));
         self.claim(numbers.len()? == peers.len()?, || "there are keys of peers that are gone".to_owned());
+        let forwarding = Count { messages: counters.forwarding, bytes: counters.forwarding_bytes };
+        let held = self.forwarding;
+        self.claim(held == forwarding, || format!("{held:?} is being forwarded, and {forwarding:?} is counted"));
         let provisional = self.provisional;
         self.claim(counters.provisional == provisional, || {
             format!("{provisional} mailboxes are provisional and {} are counted", counters.provisional)

@@ -14,7 +14,7 @@ use super::expire::expire;
 use super::fences::Fences;
 use super::read::mailbox_status;
 use super::schema::MailboxRow;
-use super::settle::settle;
+use super::settle::{resolve, settle};
 use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
@@ -60,7 +60,7 @@ pub(super) struct RelayEngine {
     // What the transaction at work will have changed in memory; an undone one's is overwritten by the next.
     pub(super) began: BTreeMap<(PeerId, u64), u64>,
     pub(super) ended: Vec<((PeerId, u64), u64)>,
-    pub(super) news: Vec<Arc<Stored>>,
+    pub(super) news: Vec<(PeerId, Arc<Stored>)>,
     pub(super) scratch: Vec<u8>,
 }
 
@@ -103,8 +103,8 @@ impl Engine for RelayEngine {
         for (who, epoch) in self.ended.drain(..) {
             self.fences.end(who, epoch);
         }
-        for message in self.news.drain(..) {
-            self.watchers.publish(message.envelope.header().recipient, &message);
+        for (mailbox, message) in self.news.drain(..) {
+            self.watchers.publish(mailbox, &message);
         }
     }
 
@@ -130,7 +130,8 @@ impl Engine for RelayEngine {
 /// What an operation costs, in messages: each range, question or lane is a search of its own.
 fn steps(op: &Op) -> usize {
     let steps = match op {
-        Op::Open { .. } | Op::End { .. } | Op::Append(_) => 1,
+        Op::Open { .. } | Op::Join | Op::End { .. } | Op::Append(_) | Op::Remember { .. } => 1,
+        Op::Resolve { outcomes, .. } => outcomes.len(),
         Op::Settle { answers, .. } => answers.taken.len() + answers.refused.len(),
         Op::Where(questions) => questions.len(),
         Op::Close(lanes) => lanes.len(),
@@ -142,12 +143,25 @@ impl RelayEngine {
     fn op(&mut self, work: &mut Work<'_>, fence: &Fence, op: &Op) -> Result<Done, Fault> {
         match op {
             Op::Open { remote } => open(work, fence, remote),
+            Op::Join => {
+                work.fences.insert((fence.peer, fence.device), fence.epoch);
+                Ok(Done::Done)
+            }
             Op::End { handed_out } => end(work, fence, *handed_out),
             Op::Append(append) => self.append(work, fence.peer, append),
             Op::Settle { store, answers, handed_out } if *store == self.store => {
                 settle(work, fence.peer, answers, *handed_out).map(Done::Settled)
             }
             Op::Settle { .. } => Ok(Done::Settled(Vec::new())),
+            Op::Resolve { outbox, outcomes } => resolve(work, *outbox, outcomes).map(Done::Settled),
+            Op::Remember { outbox, store, foreign_below } => {
+                if let Some(number) = work.number(*outbox)?
+                    && let Some(row) = work.links.change(number)?
+                {
+                    (row.store, row.foreign_below) = (Some(*store), *foreign_below);
+                }
+                Ok(Done::Done)
+            }
             Op::Where(questions) => where_are(work, fence.peer, questions).map(Done::Lanes),
             Op::Close(lanes) => {
                 for key in lanes {
@@ -186,6 +200,7 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
 }
 
 fn end(work: &mut Work<'_>, fence: &Fence, handed_out: u64) -> Result<Done, Fault> {
+    work.ended.push(((fence.peer, fence.device), fence.epoch));
     let Some(mailbox) = work.number(fence.peer)? else { return Ok(Done::Done) };
     let was_open = work.sessions.remove((mailbox, fence.device))?.is_some();
     if let Some(row) = work.mailboxes.change(mailbox)? {
@@ -194,7 +209,6 @@ fn end(work: &mut Work<'_>, fence: &Fence, handed_out: u64) -> Result<Done, Faul
             row.open = row.open.saturating_sub(1);
         }
     }
-    work.ended.push(((fence.peer, fence.device), fence.epoch));
     Ok(Done::Done)
 }
 

@@ -45,7 +45,7 @@ use crate::id::{PeerId, StoreId};
 use crate::protocol::{Durability, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
-    Done, Expired, Fence, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, Watch, Watchers,
+    Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, Watch, Watchers,
 };
 use crate::time::SharedClock;
 
@@ -204,6 +204,10 @@ impl RelayStore for RedbRelayStore {
 
     fn status(&self, mailbox: PeerId, sender: Option<PeerId>) -> Reply<Status> {
         self.writer.read(move |transaction| read::status(transaction, mailbox, sender))
+    }
+
+    fn links(&self) -> Reply<Vec<LinkState>> {
+        self.writer.read(read::links)
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {

@@ -8,14 +8,14 @@ use redb::{AccessGuard, ReadTransaction, ReadableTable, StorageError};
 use super::super::fault::Fault;
 use super::blocks::{Block, block_of};
 use super::schema::{
-    BY_SENDER, BY_SIZE, COUNTS, Count, MAILBOXES, MESSAGES, MailboxRow, MessageRow, NUMBERS, Number, PEERS, PeerRow,
-    Row, SenderAt, Single,
+    BY_SENDER, BY_SIZE, COUNTS, Count, LINKS, LinkRow, MAILBOXES, MESSAGES, MailboxRow, MessageRow, NUMBERS, Number,
+    PEERS, PeerRow, Row, SenderAt, Single,
 };
 use super::size::SizeAt;
 use crate::id::PeerId;
 use crate::protocol::limit::MAX_STATUS_SENDERS;
 use crate::protocol::{Envelope, Order, SenderCount, Status};
-use crate::store::{Page, Query, Stored};
+use crate::store::{LinkState, Page, Query, Stored};
 use crate::time::UnixMillis;
 
 /// Messages that one page looks at. Those whose time ran out and that no sweep has taken yet make it short,
@@ -141,7 +141,7 @@ fn fill<'a>(
             page.complete = false;
             return Ok(());
         }
-        if expires > now {
+        if UnixMillis(message.ends()) > now {
             bytes += envelope.len() as u64;
             let full = page.messages.len() as u64 >= query.max_messages;
             if full || (bytes > query.max_bytes && !page.messages.is_empty()) {
@@ -220,4 +220,17 @@ pub(super) fn mailbox_status(
     let oldest_ms = arrived(range.next())?;
     let newest_ms = arrived(range.next_back())?.or(oldest_ms);
     Ok(Status { messages: whole.messages, bytes: whole.bytes, oldest_ms, newest_ms, senders, more })
+}
+
+/// The relays that this one forwards to.
+pub(super) fn links(transaction: &ReadTransaction) -> Result<Vec<LinkState>, Fault> {
+    let mailboxes = transaction.open_table(MAILBOXES)?;
+    let mut links = Vec::new();
+    for entry in transaction.open_table(LINKS)?.iter()? {
+        let (number, bytes) = entry?;
+        let LinkRow { relay, store, foreign_below, address } = LinkRow::decode(bytes.value())?;
+        let waiting = row(&mailboxes, number.value())?.map_or(0, |row: MailboxRow| row.messages);
+        links.push(LinkState { relay, address, store, foreign_below, waiting });
+    }
+    Ok(links)
 }

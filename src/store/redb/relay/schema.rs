@@ -18,13 +18,19 @@
 //! | pairs | submitter, sender, recipient | how many lanes |
 //! | rest | hour, submitter, sender, recipient, lane | nothing: when to look whether a lane's row may go |
 //! | counters | nothing | [`Counters`] |
+//! | links | number of an outbox | [`LinkRow`]: the relay that it is for |
+//!
+//! What is forwarded lies in the outbox for its relay. That is a mailbox as well, whose owner is this relay itself:
+//! all of the above holds for it, but that its messages are for many recipients, which their rows name.
 
 use redb::TableDefinition;
 
 use crate::delivery::Damaged;
 use crate::delivery::compact::{Reader, put_number};
 use crate::delivery::lane::LaneRow;
-use crate::id::PeerId;
+use crate::id::{PeerId, RelayId, StoreId};
+use crate::protocol::limit::SILENCE_GRACE;
+use crate::time::millis;
 
 use super::super::file::Schema;
 use super::blocks::block_of;
@@ -60,6 +66,7 @@ pub(super) const LANES: TableDefinition<'_, LaneAt, Bytes> = TableDefinition::ne
 pub(super) const PAIRS: TableDefinition<'_, PairAt, Bytes> = TableDefinition::new("pairs");
 pub(super) const REST: TableDefinition<'_, RestAt, ()> = TableDefinition::new("rest");
 pub(super) const COUNTERS: TableDefinition<'_, (), Bytes> = TableDefinition::new("counters");
+pub(super) const LINKS: TableDefinition<'_, Number, Bytes> = TableDefinition::new("links");
 
 /// Where a message's deadline stands. In whole seconds, rounded up: what was sent at about the same time shares
 /// rows, and a message without takers ends up to a second later than it could.
@@ -143,6 +150,9 @@ number_row! {
         provisional: u64,
         /// The highest `seq` that a mailbox gave which is gone: a new one goes on from there.
         seq_floor: u64,
+        /// Messages in all outboxes, and their bytes.
+        forwarding: u64,
+        forwarding_bytes: u64,
     }
 }
 
@@ -206,6 +216,38 @@ impl Row for LaneEntry {
     }
 }
 
+/// What an outbox belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkRow {
+    pub(super) relay: RelayId,
+    /// The store that answered there last, and the `seq` below which messages may have been offered to another.
+    pub(super) store: Option<StoreId>,
+    pub(super) foreign_below: u64,
+    /// Where it is, as the last message said.
+    pub(super) address: String,
+}
+
+impl Row for LinkRow {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(self.relay.as_bytes());
+        bytes.push(u8::from(self.store.is_some()));
+        if let Some(store) = self.store {
+            bytes.extend_from_slice(&store.0);
+        }
+        put_number(bytes, self.foreign_below);
+        bytes.extend_from_slice(self.address.as_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        let mut reader = Reader::new(bytes);
+        let relay = RelayId::from_bytes(reader.array()?);
+        let store = if reader.byte()? == 0 { None } else { Some(StoreId(reader.array()?)) };
+        let foreign_below = reader.number()?;
+        let address = std::str::from_utf8(reader.rest()).map_err(|_| Damaged("an address is no text"))?;
+        Ok(Self { relay, store, foreign_below, address: address.to_owned() })
+    }
+}
+
 /// What stands before the envelope in `messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MessageRow {
@@ -214,6 +256,8 @@ pub(super) struct MessageRow {
     /// The same, where it is not the sender itself.
     pub(super) submitter_key: Option<PeerId>,
     pub(super) sender: Number,
+    /// For whom it is, where it lies in an outbox.
+    pub(super) recipient: Option<Number>,
     /// When it came, Unix ms.
     pub(super) arrived: u64,
     /// When its time runs out, Unix ms.
@@ -223,15 +267,23 @@ pub(super) struct MessageRow {
 
 const HAS_SIGNATURE: u8 = 1;
 const HAS_SUBMITTER: u8 = 2;
+const HAS_RECIPIENT: u8 = 4;
 
 impl MessageRow {
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        bytes.push(flag(self.signature.is_some(), HAS_SIGNATURE) | flag(self.submitter_key.is_some(), HAS_SUBMITTER));
+        bytes.push(
+            flag(self.signature.is_some(), HAS_SIGNATURE)
+                | flag(self.submitter_key.is_some(), HAS_SUBMITTER)
+                | flag(self.recipient.is_some(), HAS_RECIPIENT),
+        );
         put_number(bytes, u64::from(self.submitter));
         put_number(bytes, u64::from(self.sender));
         put_number(bytes, self.arrived);
         put_number(bytes, self.expires.saturating_sub(self.arrived));
+        if let Some(recipient) = self.recipient {
+            put_number(bytes, u64::from(recipient));
+        }
         if let Some(submitter) = &self.submitter_key {
             bytes.extend_from_slice(submitter.as_bytes());
         }
@@ -248,9 +300,21 @@ impl MessageRow {
         let (submitter, sender) = (number(reader.number()?)?, number(reader.number()?)?);
         let (arrived, lifetime) = (reader.number()?, reader.number()?);
         let expires = arrived.saturating_add(lifetime);
+        let recipient = if flags & HAS_RECIPIENT == 0 { None } else { Some(number(reader.number()?)?) };
         let submitter_key = if flags & HAS_SUBMITTER == 0 { None } else { Some(PeerId::from_bytes(reader.array()?)) };
         let signature = if flags & HAS_SIGNATURE == 0 { None } else { Some(reader.array()?) };
-        Ok((Self { submitter, submitter_key, sender, arrived, expires, signature }, reader.rest()))
+        Ok((Self { submitter, submitter_key, sender, recipient, arrived, expires, signature }, reader.rest()))
+    }
+
+    /// The lane that it is pending in, if it lies in this mailbox.
+    pub(super) fn lane(&self, mailbox: Number, lane: u64) -> LaneAt {
+        (self.submitter, self.sender, self.recipient.unwrap_or(mailbox), lane)
+    }
+
+    /// When a sweep ends it, Unix ms. What was forwarded waits longer: the other relay's word decides.
+    pub(super) fn ends(&self) -> u64 {
+        let grace = if self.recipient.is_some() { millis(SILENCE_GRACE) } else { 0 };
+        self.expires.saturating_add(grace)
     }
 }
 
@@ -267,8 +331,9 @@ mod tests {
         bytes.push(0);
         assert!(MailboxRow::decode(&bytes).is_err());
         for (submitter_key, signature) in [(None, None), (Some(PeerId::from_bytes([1; 32])), Some([2; 64]))] {
-            let row =
-                MessageRow { submitter: 1, submitter_key, sender: 300, arrived: 1 << 40, expires: 1 << 41, signature };
+            let recipient = signature.map(|_| 7);
+            let (arrived, expires) = (1 << 40, 1 << 41);
+            let row = MessageRow { submitter: 1, submitter_key, sender: 300, recipient, arrived, expires, signature };
             let mut bytes = Vec::new();
             row.encode(&mut bytes);
             bytes.extend_from_slice(b"envelope");

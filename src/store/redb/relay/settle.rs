@@ -8,7 +8,9 @@ use redb::ReadableTable;
 use super::super::fault::Fault;
 use super::blocks::{self, Block, block_of};
 use super::rows::Rows;
-use super::schema::{Count, ExpiryAt, LaneAt, LaneEntry, MailboxRow, MessageRow, Number, SenderAt, expiry_at};
+use super::schema::{
+    Count, Counters, ExpiryAt, LaneAt, LaneEntry, MailboxRow, MessageRow, Number, SenderAt, expiry_at,
+};
 use super::work::Work;
 use crate::delivery::lane::append;
 use crate::id::PeerId;
@@ -74,6 +76,20 @@ pub(super) fn settle(
     Ok(outcomes.settled)
 }
 
+/// Carries out what another relay said of messages in the outbox for it.
+pub(super) fn resolve(
+    work: &mut Work<'_>,
+    outbox: PeerId,
+    outcomes: &BTreeMap<u64, Verdict>,
+) -> Result<Vec<Settled>, Fault> {
+    let Some(mailbox) = work.number(outbox)? else { return Ok(Vec::new()) };
+    let seqs = outcomes.keys().copied().collect();
+    let mut settled = Outcomes::default();
+    let verdict = |seq| outcomes.get(&seq).cloned().unwrap_or(Verdict::DELIVERED);
+    remove(work, mailbox, &seqs, &mut settled, verdict, |_, fault| Err(fault))?;
+    Ok(settled.settled)
+}
+
 /// Takes out what is there of these `seq`s, each with its outcome. Ranges may be enormous, and many about nothing.
 /// A message whose rows are damaged stays as it is, if `damaged` has nothing against it.
 pub(super) fn remove(
@@ -85,8 +101,8 @@ pub(super) fn remove(
     mut damaged: impl FnMut(u64, Fault) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let Some(highest) = wanted.last() else { return Ok(()) };
-    let Work { messages, by_sender, expiry, mailboxes, counts, lanes, now, .. } = work;
-    let mut books = Books { mailbox, now: *now, by_sender, expiry, mailboxes, counts, lanes, outcomes };
+    let Work { messages, by_sender, expiry, mailboxes, counts, lanes, counters, now, .. } = work;
+    let mut books = Books { mailbox, now: *now, by_sender, expiry, mailboxes, counts, lanes, counters, outcomes };
     let mut ranges = wanted.iter().peekable();
     while let Some((low, mut high)) = ranges.next() {
         // What is there next: ranges about nothing are passed over.
@@ -126,6 +142,7 @@ struct Books<'a, 't> {
     mailboxes: &'a mut Rows<'t, Number, MailboxRow>,
     counts: &'a mut Rows<'t, (Number, Number), Count>,
     lanes: &'a mut Rows<'t, LaneAt, LaneEntry>,
+    counters: &'a mut Counters,
     outcomes: &'a mut Outcomes,
 }
 
@@ -135,8 +152,8 @@ impl Books<'_, '_> {
         let mailbox = self.mailbox;
         let (row, header, bytes) = read(content)?;
         let sent = (mailbox, row.sender, block_of(seq));
-        let due = expiry_at(row.expires, mailbox, seq);
-        let at = (row.submitter, row.sender, mailbox, header.lane.0);
+        let due = expiry_at(row.ends(), mailbox, seq);
+        let at = row.lane(mailbox, header.lane.0);
         self.by_sender.get(sent)?;
         self.expiry.get(due)?;
         let whole = self.mailboxes.change(mailbox)?;
@@ -148,6 +165,10 @@ impl Books<'_, '_> {
         if let Some(whole) = whole {
             whole.messages = whole.messages.saturating_sub(1);
             whole.bytes = whole.bytes.saturating_sub(bytes);
+        }
+        if row.recipient.is_some() {
+            self.counters.forwarding = self.counters.forwarding.saturating_sub(1);
+            self.counters.forwarding_bytes = self.counters.forwarding_bytes.saturating_sub(bytes);
         }
         let verdict = verdict(seq);
         if let Some(entry) = lane {

@@ -12,14 +12,14 @@ use super::super::fault::Fault;
 use super::blocks::Block;
 use super::rows::Rows;
 use super::schema::{
-    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, ExpiryAt, LANES, LaneAt, LaneEntry, MAILBOXES,
-    MESSAGES, MailboxRow, NUMBERS, Number, PAIRS, PEERS, PairAt, PeerRow, REST, RestAt, Row, SESSIONS, SenderAt,
-    Single,
+    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, ExpiryAt, LANES, LINKS, LaneAt, LaneEntry, LinkRow,
+    MAILBOXES, MESSAGES, MailboxRow, NUMBERS, Number, PAIRS, PEERS, PairAt, PeerRow, REST, RestAt, Row, SESSIONS,
+    SenderAt, Single,
 };
 use super::size::{SizeAt, note};
 use crate::delivery::lane::{LaneRow, TOUCH};
 use crate::id::{LaneKey, PeerId};
-use crate::store::{StoreLimits, Stored};
+use crate::store::{Forward, StoreLimits, Stored, outbox_key};
 use crate::time::{UnixMillis, millis};
 
 /// Opens every table, so that a new file has them all.
@@ -43,6 +43,7 @@ pub(super) struct Work<'t> {
     pub(super) by_size: Table<'t, SizeAt, ()>,
     pub(super) expiry: Rows<'t, ExpiryAt, Block>,
     pub(super) rest: Table<'t, RestAt, ()>,
+    pub(super) links: Rows<'t, Number, LinkRow>,
     counters_table: Table<'t, (), &'static [u8]>,
     pub(super) counters: Counters,
     counters_read: Counters,
@@ -52,8 +53,8 @@ pub(super) struct Work<'t> {
     pub(super) fences: BTreeMap<(PeerId, u64), u64>,
     /// Sessions that ended in it, with their epochs.
     pub(super) ended: Vec<((PeerId, u64), u64)>,
-    /// Messages to tell the watches of.
-    pub(super) news: Vec<Arc<Stored>>,
+    /// Messages to tell the watches of, and in whose mailboxes they are.
+    pub(super) news: Vec<(PeerId, Arc<Stored>)>,
 }
 
 impl<'t> Work<'t> {
@@ -82,6 +83,7 @@ impl<'t> Work<'t> {
             by_size: transaction.open_table(BY_SIZE)?,
             expiry: Rows::new(transaction.open_table(EXPIRY)?),
             rest: transaction.open_table(REST)?,
+            links: Rows::new(transaction.open_table(LINKS)?),
             counters_table,
             counters,
             counters_read: counters,
@@ -105,6 +107,7 @@ impl<'t> Work<'t> {
         changed |= self.expiry.flush()?;
         changed |= self.lanes.flush()?;
         changed |= self.pairs.flush()?;
+        changed |= self.links.flush()?;
         if self.counters != self.counters_read {
             let mut bytes = Vec::new();
             self.counters.encode(&mut bytes);
@@ -167,6 +170,22 @@ impl<'t> Work<'t> {
         }
         self.mailboxes.put(of, row);
         Ok(())
+    }
+
+    /// Makes the outbox for another relay if there is none, and notes where that relay is. Whatever is in it may be
+    /// handed out at any time.
+    pub(super) fn outbox(&mut self, forward: &Forward) -> Result<Number, Fault> {
+        let number = self.number_or_new(outbox_key(&forward.relay))?;
+        if self.mailboxes.get(number)?.is_none() {
+            self.make_mailbox(number, None)?;
+            self.mailboxes.change_or(number, MailboxRow::default)?.open = 1;
+        }
+        let address = &forward.address;
+        if self.links.get(number)?.is_none_or(|row| row.address != *address) {
+            let new = || LinkRow { relay: forward.relay, store: None, foreign_below: 0, address: String::new() };
+            self.links.change_or(number, new)?.address.clone_from(address);
+        }
+        Ok(number)
     }
 
     /// The mailbox is not provisional any more.

@@ -1,9 +1,9 @@
-//! One connection to the home relay: resolving, connecting, HELLO, and the three kinds of streams.
+//! One connection to a relay, as its client has it: resolving, connecting, HELLO, and the three kinds of streams.
+//! To another relay a relay is an ordinary client.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::reading::{Reading, ReadingOptions};
 use crate::address::{HostPort, RelayAddress};
 use crate::id::RelayId;
 use crate::protocol::{
@@ -22,12 +22,12 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that may wait to be written to one stream.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 
-/// How this client introduces itself.
-const AGENT: &str = concat!("posthouse-client/", env!("CARGO_PKG_VERSION"));
+/// How this program introduces itself.
+const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     /// None of the hosts has an address.
     #[error("{host} cannot be found: {detail}")]
     Resolve { host: HostPort, detail: String },
@@ -56,7 +56,7 @@ impl From<WireError> for LinkError {
 
 impl LinkError {
     /// Whether trying again could help.
-    pub(super) const fn is_transient(&self) -> bool {
+    pub(crate) const fn is_transient(&self) -> bool {
         match self {
             Self::Transport(TransportError::Closed(reason)) => reason.is_transient(),
             Self::Connect { error: ConnectError::Closed(reason), .. } => reason.is_transient(),
@@ -67,12 +67,12 @@ impl LinkError {
 
 /// A session that the relay has opened.
 #[derive(Debug)]
-pub(super) struct Link {
-    pub(super) connection: Connection,
-    pub(super) hello: HelloA,
-    pub(super) submit: FrameSender,
-    pub(super) notify: FrameSender,
-    pub(super) sync: FrameSender,
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) hello: HelloA,
+    pub(crate) submit: FrameSender,
+    pub(crate) notify: FrameSender,
+    pub(crate) sync: FrameSender,
     from_submit: FrameReceiver,
     from_notify: FrameReceiver,
     from_sync: FrameReceiver,
@@ -80,7 +80,7 @@ pub(super) struct Link {
 
 /// Where a frame came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Submit,
     Notify,
     Sync,
@@ -88,7 +88,7 @@ pub(super) enum Stream {
 
 impl Link {
     /// Connects to the first of the relay's hosts that answers, and opens a session.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         endpoint: &ClientEndpoint,
         relay: &RelayAddress,
         hello: HelloR,
@@ -130,7 +130,7 @@ impl Link {
     /// The next frame, from whichever stream.
     ///
     /// Cancel-safe: a frame is either returned or still waits.
-    pub(super) async fn next(&mut self) -> Result<(Stream, Frame), TransportError> {
+    pub(crate) async fn next(&mut self) -> Result<(Stream, Frame), TransportError> {
         let (stream, frame) = tokio::select! {
             biased;
             frame = self.from_submit.next() => (Stream::Submit, frame),
@@ -146,7 +146,7 @@ impl Link {
     }
 
     /// A frame of this stream that has come already.
-    pub(super) fn try_next(&mut self, stream: Stream) -> Result<Option<Frame>, TransportError> {
+    pub(crate) fn try_next(&mut self, stream: Stream) -> Result<Option<Frame>, TransportError> {
         match stream {
             Stream::Submit => self.from_submit.try_buffered(),
             Stream::Notify => self.from_notify.try_buffered(),
@@ -155,22 +155,17 @@ impl Link {
     }
 }
 
-/// R:HELLO of a peer that reads in this way.
-pub(super) fn hello(options: &ReadingOptions, ack_timeout: Duration) -> HelloR {
-    let push = match options.reading {
-        Reading::InOrder => PushMode::AfterBacklog,
-        Reading::RecentFirst | Reading::Nothing => PushMode::AtOnce,
-    };
-    let reads = options.reading != Reading::Nothing;
+/// R:HELLO of somebody who only sends.
+pub(crate) fn hello(role: Role) -> HelloR {
     HelloR {
         version: limit::VERSION,
-        role: Role::Peer,
+        role,
         device: 0,
-        push,
-        sender: options.only_from,
-        credit_messages: if reads { options.credit_messages } else { 0 },
-        credit_bytes: options.credit_bytes,
-        ack_timeout_ms: crate::time::millis(ack_timeout),
+        push: PushMode::AtOnce,
+        sender: None,
+        credit_messages: 0,
+        credit_bytes: limit::DEFAULT_CREDIT_BYTES,
+        ack_timeout_ms: crate::time::millis(limit::DEFAULT_ACK_TIMEOUT),
         agent: Some(clip_text(AGENT)),
     }
 }
@@ -207,6 +202,6 @@ async fn connect_host(endpoint: &ClientEndpoint, relay: RelayId, host: &HostPort
 }
 
 /// A frame at the wrong place.
-pub(super) const fn unexpected(frame: FrameType, place: &'static str) -> WireError {
+pub(crate) const fn unexpected(frame: FrameType, place: &'static str) -> WireError {
     WireError::Unexpected { frame, place }
 }

@@ -1,0 +1,59 @@
+//! Which other relays this one has to do with.
+
+use std::collections::BTreeSet;
+
+use crate::id::RelayId;
+
+/// Which relays are admitted, but for those that are blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Admission {
+    /// All.
+    #[default]
+    Open,
+    /// Those that are listed.
+    Listed,
+    /// None.
+    Closed,
+}
+
+/// Which relays may send messages here, and are forwarded to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// In general.
+    pub admission: Admission,
+    /// Who is listed.
+    pub allow: BTreeSet<RelayId>,
+    /// Who is not admitted in any case.
+    pub block: BTreeSet<RelayId>,
+}
+
+impl Policy {
+    /// Whether this relay is admitted.
+    #[must_use]
+    pub fn admits(&self, relay: &RelayId) -> bool {
+        let admitted = match self.admission {
+            Admission::Open => true,
+            Admission::Listed => self.allow.contains(relay),
+            Admission::Closed => false,
+        };
+        admitted && !self.block.contains(relay)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_relay_is_not_admitted_whatever_else_is_said() {
+        let [one, two] = [1, 2].map(|byte| RelayId::from_bytes([byte; 32]));
+        for (admission, expected) in
+            [(Admission::Open, [true, true]), (Admission::Listed, [true, false]), (Admission::Closed, [false; 2])]
+        {
+            let policy = Policy { admission, allow: [one].into(), block: BTreeSet::new() };
+            assert_eq!([one, two].map(|relay| policy.admits(&relay)), expected);
+            let policy = Policy { block: [one].into(), ..policy };
+            assert!(!policy.admits(&one));
+        }
+    }
+}
