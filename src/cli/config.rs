@@ -9,9 +9,10 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::CliError;
-use crate::address::HostPort;
+use crate::address::{HostPort, RelayAddress};
+use crate::id::RelayId;
 use crate::protocol::limit::MAX_BODY_BYTES;
-use crate::relay::RelayLimits;
+use crate::relay::{Admission, Policy, RelayLimits};
 use crate::store::StoreLimits;
 
 /// The UDP port that relays listen at.
@@ -45,6 +46,42 @@ struct File {
     admin: Option<SocketAddr>,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    federation: FederationTable,
+}
+
+/// The `[federation]` table: which other relays this one has to do with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FederationTable {
+    /// `open`, `listed` or `closed`.
+    #[serde(default)]
+    admission: Admission,
+    #[serde(default)]
+    allow: Vec<RelayName>,
+    #[serde(default)]
+    block: Vec<RelayName>,
+}
+
+/// A relay's id, or an address of it.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct RelayName(RelayId);
+
+impl TryFrom<String> for RelayName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let address = text.parse::<RelayAddress>().map(|address| address.relay);
+        address.or_else(|_| text.parse()).map(Self).map_err(|error| format!("{text:?} is no relay's id: {error}"))
+    }
+}
+
+impl From<FederationTable> for Policy {
+    fn from(table: FederationTable) -> Self {
+        let ids = |names: Vec<RelayName>| names.into_iter().map(|name| name.0).collect();
+        Self { admission: table.admission, allow: ids(table.allow), block: ids(table.block) }
+    }
 }
 
 /// The `[limits]` table.
@@ -66,6 +103,10 @@ struct Limits {
     provisional_bytes: Option<u64>,
     provisional_per_sender: Option<u64>,
     provisional_total: Option<u64>,
+    outbox_messages: Option<u64>,
+    outbox_bytes: Option<u64>,
+    outboxes_messages: Option<u64>,
+    outboxes_bytes: Option<u64>,
     lanes_per_submitter: Option<u64>,
     lanes_per_pair: Option<u64>,
     min_free_bytes: Option<u64>,
@@ -101,7 +142,8 @@ impl Settings {
             Some(text) => Some(text.parse().context("advertise").map_err(CliError::Usage)?),
             None => None,
         };
-        let (relay, store) = file.limits.apply().map_err(CliError::Usage)?;
+        let (mut relay, store) = file.limits.apply().map_err(CliError::Usage)?;
+        relay.federation = file.federation.into();
         let default_listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
         Ok(Self {
             listen: place.listen.or(file.listen).unwrap_or(default_listen),
@@ -147,6 +189,10 @@ impl Limits {
         set(&mut store.provisional_bytes, self.provisional_bytes);
         set(&mut store.provisional_per_submitter, self.provisional_per_sender);
         set(&mut store.provisional_total, self.provisional_total);
+        set(&mut store.outbox_messages, self.outbox_messages);
+        set(&mut store.outbox_bytes, self.outbox_bytes);
+        set(&mut store.outboxes_messages, self.outboxes_messages);
+        set(&mut store.outboxes_bytes, self.outboxes_bytes);
         set(&mut store.lanes_per_submitter, self.lanes_per_submitter);
         set(&mut store.lanes_per_pair, self.lanes_per_pair);
         set(&mut store.min_free_bytes, self.min_free_bytes);

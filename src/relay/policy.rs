@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
+
 use crate::id::RelayId;
 
 /// Which relays are admitted, but for those that are blocked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Admission {
     /// All.
     #[default]

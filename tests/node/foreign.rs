@@ -99,7 +99,7 @@ async fn what_does_not_belong_here_is_an_outcome_and_no_error() {
     let mut session = Session::open(relay.at(), 1, hello()).await;
     let elsewhere = MsgR { home: Some(format!("posthouse://{}@127.0.0.1:1", peer(9))), ..message(0, 1, 2, 7, 1, b"x") };
     let foreign = with_relay(message(1, 1, 2, 8, 1, b"x"), 9);
-    for (message, expected) in [(elsewhere, RejectReason::NoRoute), (foreign, RejectReason::WrongSender)] {
+    for (message, expected) in [(elsewhere, RejectReason::BadSignature), (foreign, RejectReason::WrongSender)] {
         session.submit.say(message).await;
         let Some(Frame::MsgA(MsgA { answer, .. })) = session.submit.hear().await else { panic!("no answer") };
         let Answer::Final(Verdict { outcome: Outcome::Rejected { reason, maybe_taken, .. }, .. }) = answer else {

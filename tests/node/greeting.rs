@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthouse::protocol::{CloseCode, Frame, HelloR, OpenN, Role, StreamKind};
+use posthouse::protocol::{CloseCode, Frame, HelloR, OpenN, StreamKind};
 use quinn::ConnectionError;
 
 use crate::support::bystander::Bystanders;
@@ -44,14 +44,6 @@ async fn another_version_is_refused_by_name() {
         });
         assert_eq!(code.await, CloseCode::Version);
     }
-}
-
-#[tokio::test]
-async fn another_relay_is_not_let_in() {
-    let code = closed_with(async |speaker| {
-        speaker.open(StreamKind::Submit).await.say(HelloR { role: Role::Relay, ..hello() }).await;
-    });
-    assert_eq!(code.await, CloseCode::NotAllowed);
 }
 
 #[tokio::test]

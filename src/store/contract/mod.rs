@@ -19,6 +19,7 @@ use crate::protocol::{
 use crate::ranges::Ranges;
 use crate::time::{Clock, Moment, UnixMillis, millis};
 
+pub(crate) mod forward;
 pub(crate) mod mailbox;
 pub(crate) mod outcome;
 pub(crate) mod place;
@@ -341,6 +342,12 @@ macro_rules! contract_tests {
                     a_sweep_goes_on_where_it_stopped_and_tells_in_ranges
                     no_message_ends_before_its_time_nor_a_second_after_it
                     interrupted_clients_are_told_of_once
+                }
+                forward {
+                    what_is_forwarded_waits_in_an_outbox_and_its_outcome_is_the_senders
+                    an_outbox_remembers_which_store_it_spoke_to_and_where
+                    outboxes_are_limited_one_by_one_by_sender_and_together
+                    what_was_forwarded_waits_for_the_other_relays_word_beyond_its_time
                 }
                 told {
                     what_is_told_about_many_lanes_fits_a_frame_and_an_outbox_learns_all_of_it
