@@ -78,22 +78,27 @@ impl Receiving<'_> {
         tokio::pin!(stop);
         let patience = self.args.idle.map(|idle| PATIENCE.max(idle.into()));
         let until = after(self.news_at, patience);
-        let status = tokio::select! {
+        let client = self.client.clone();
+        let counts = async {
+            let status = session::first(&client, (&self.clock, until), &mut self.troubles, self.out).await?;
+            let backlog = match self.args.from {
+                Some(from) => client.status(Some(from)).await?.messages,
+                None => status.messages,
+            };
+            Ok::<_, Fault>((status, backlog))
+        };
+        let (status, backlog) = tokio::select! {
             () = &mut stop => return Ok(()),
-            status = session::first(&self.client, (&self.clock, until), &mut self.troubles, self.out) => status?,
+            counts = counts => counts?,
         };
         self.out.tell(&Report::status(&status), Some(words::status(&status, self.clock.date())))?;
-        self.backlog = match self.args.from {
-            Some(from) => self.client.status(Some(from)).await?.messages,
-            None => status.messages,
-        };
+        self.backlog = backlog;
         if self.backlog >= BAR_FROM {
             self.out.start_bar(self.backlog, "printed");
         }
         // Only now: the status comes first, and events that nobody reads keep the client waiting.
         let mut events = self.client.events().await?;
         self.news_at = self.clock.now();
-        let client = self.client.clone();
         let mut source = Source::open(client.clone(), self.clock.clone(), &self.args).await?;
         while self.args.max.is_none_or(|max| self.printed < max) {
             let clock = self.clock.clone();

@@ -25,8 +25,8 @@ const TOLD_REFUSALS: usize = 1024;
 /// a session ends is told once more in the next: a relay that was killed in between has lost it.
 const DOUBT: Duration = Duration::from_secs(10);
 
-/// Confirmed frames that are remembered at most.
-const RECENT: usize = 8192;
+/// What is confirmed within so long melts together.
+const MELTS: Duration = Duration::from_secs(1);
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Acks {
     store: Option<StoreId>,
     owed: Taken,
     owed_since: Option<Moment>,
+    /// It waits for a page request to ride on.
+    waits: bool,
     unconfirmed: VecDeque<(u64, Taken, Moment)>,
     /// What was confirmed a moment ago, and when.
     recent: VecDeque<(Moment, Taken)>,
@@ -50,6 +52,7 @@ impl Acks {
             store: None,
             owed: Taken { taken: Ranges::new(), refused: Vec::new() },
             owed_since: None,
+            waits: false,
             unconfirmed: VecDeque::new(),
             recent: VecDeque::new(),
             next: 0,
@@ -70,6 +73,7 @@ impl Acks {
     /// The session is over: what it did not confirm for good is told again in the next.
     pub(super) fn disconnected(&mut self) {
         self.round_trip.reset();
+        self.waits = false;
         self.forget_old();
         for (_, answers) in std::mem::take(&mut self.recent) {
             self.give_back(answers);
@@ -131,16 +135,20 @@ impl Acks {
     /// The relay has these answers.
     pub(super) fn arrived(&mut self, answers: Taken) {
         self.forget_old();
-        if !answers.is_empty() {
-            self.recent.push_back((self.clock.now(), answers));
+        let now = self.clock.now();
+        match self.recent.back_mut() {
+            Some((at, recent)) if now < *at + MELTS => {
+                recent.taken.extend(&answers.taken);
+                recent.refused.extend(answers.refused);
+            }
+            _ if answers.is_empty() => {}
+            _ => self.recent.push_back((now, answers)),
         }
     }
 
     fn forget_old(&mut self) {
         let now = self.clock.now();
-        while self.recent.pop_front_if(|(at, _)| *at + DOUBT <= now).is_some() {}
-        let surplus = self.recent.len().saturating_sub(RECENT);
-        self.recent.drain(..surplus);
+        while self.recent.pop_front_if(|(at, _)| *at + DOUBT + MELTS <= now).is_some() {}
     }
 
     /// Whether the relay knows all, but for what rides on page requests.
@@ -149,7 +157,7 @@ impl Acks {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Moment> {
-        let ride = self.owed_since.filter(|_| !self.owed.is_empty()).map(|since| since + RIDE_PATIENCE);
+        let ride = self.owed_since.filter(|_| self.waits).map(|since| since + RIDE_PATIENCE);
         ride.into_iter().chain(self.late_at()).min()
     }
 
@@ -173,7 +181,8 @@ impl Acks {
         let now = self.clock.now();
         let waited = self.owed_since.is_none_or(|since| since + RIDE_PATIENCE <= now);
         let Some(store) = self.store else { return Ok(None) };
-        if self.owed.is_empty() || (rides && !waited) {
+        self.waits = rides && !waited && !self.owed.is_empty();
+        if self.waits {
             return Ok(None);
         }
         while !self.owed.is_empty() {
@@ -220,6 +229,15 @@ mod tests {
         acks.disconnected();
         acks.connected(STORE);
         assert!(acks.is_settled(), "once more is enough");
+    }
+
+    #[test]
+    fn what_is_owed_wakes_nobody_while_there_is_no_session() {
+        let mut acks = Acks::new(TestClock::shared());
+        acks.connected(STORE);
+        acks.owe(STORE, 1, None);
+        acks.disconnected();
+        assert_eq!(acks.next_timeout(), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
@@ -249,6 +250,7 @@ impl ClientBuilder {
             incoming: Mutex::new(incoming),
             seen,
             page_wanted,
+            readers: AtomicU64::new(1),
             stopped,
             connection: connected,
         };

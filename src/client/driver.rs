@@ -149,7 +149,9 @@ impl Driver {
                 },
                 Some(answered) = self.answers.recv() => self.answered(answered),
                 Some(seen) = self.seen.recv() => self.seen(seen),
-                Some(reader) = self.pages_wanted.recv() => self.receiving.turn_page(reader),
+                Some(reader) = self.pages_wanted.recv() => if let Err(error) = self.receiving.turn_page(reader) {
+                    state = self.lost(&state, &error.into(), &mut backoff);
+                },
                 done = self.commits.done(|| clock.now()) => match done {
                     Ok(after) => self.durable(after),
                     Err(error) => break Some(error),
@@ -218,10 +220,7 @@ impl Driver {
         match command {
             Command::Send(drafts, reply) => self.sending.send(drafts, &mut self.commits, reply),
             Command::Status(sender, reply) => self.receiving.ask_status(sender, reply),
-            Command::Pages(options, to, reply) => {
-                // Without a reader to come the caller learns by the dropped channel.
-                self.receiving.open_pages(options, to).map(|reader| reply.send(reader));
-            }
+            Command::Pages(reader, options, to) => self.receiving.open_pages(reader, options, to),
             Command::Events(reply) => drop(reply.send(self.events.subscribe())),
             Command::Waiting(reply) => drop(reply.send(self.sending.waiting())),
             Command::Unaccepted(reply) => drop(reply.send(self.sending.unaccepted())),
@@ -311,9 +310,9 @@ impl Driver {
                 LinkError::Transport(error) => link.connection.close_for(error),
                 _ => link.connection.close(CloseCode::Done, "the relay is silent"),
             }
+            self.sending.disconnected();
+            self.receiving.disconnected();
         }
-        self.sending.disconnected();
-        self.receiving.disconnected();
         let reason = error.to_string();
         if !error.is_transient() {
             tracing::warn!(%reason, "the client stops");

@@ -106,7 +106,7 @@ pub struct Incoming {
     pub n: u64,
     /// Its place in the mailbox.
     pub seq: u64,
-    /// It arrived before this session began to be pushed to.
+    /// It was read from the mailbox, and not pushed.
     pub backlog: bool,
     /// When it was made, by the sender's clock.
     pub sent_at: UnixMillis,

@@ -58,6 +58,7 @@ mod sending;
 mod sync;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -90,6 +91,8 @@ struct Inner {
     incoming: Mutex<mpsc::Receiver<Incoming>>,
     seen: mpsc::UnboundedSender<event::Seen>,
     page_wanted: mpsc::UnboundedSender<u64>,
+    /// The number of the next reader of pages, from 1.
+    readers: AtomicU64,
     stopped: watch::Receiver<Option<Stop>>,
     connection: watch::Receiver<Connection>,
 }
@@ -100,7 +103,7 @@ type EventStream = mpsc::UnboundedReceiver<(Event, Option<u64>)>;
 pub(crate) enum Command {
     Send(Vec<Draft>, oneshot::Sender<Result<Vec<Outgoing>, SendError>>),
     Status(Option<PeerId>, oneshot::Sender<Result<Status, Stop>>),
-    Pages(PageOptions, mpsc::Sender<Page>, oneshot::Sender<u64>),
+    Pages(u64, PageOptions, mpsc::Sender<Page>),
     Events(oneshot::Sender<EventStream>),
     Waiting(oneshot::Sender<usize>),
     Unaccepted(oneshot::Sender<usize>),
@@ -187,9 +190,12 @@ impl Client {
         let options = PageOptions { messages: options.messages.clamp(1, MAX_PAGE_MESSAGES), ..options };
         // Room for the one page that is asked for at a time.
         let (to, pages) = mpsc::channel(1);
-        let reader = self.ask(|reply| Command::Pages(options, to, reply)).await?;
+        let reader = self.0.readers.fetch_add(1, Ordering::Relaxed);
         let (wanted, stopped) = (self.0.page_wanted.clone(), self.0.stopped.clone());
-        Ok(Pages { reader, pages, wanted, stopped, complete: false })
+        // Dropped from here on, it says that it is gone.
+        let pages = Pages { reader, pages, wanted, stopped, asked: false };
+        self.0.commands.send(Command::Pages(reader, options, to)).await.map_err(|_| self.why_stopped())?;
+        Ok(pages)
     }
 
     /// What happens from now on, and the outcomes of earlier runs that nobody has seen. One reader at a time: a

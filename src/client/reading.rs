@@ -96,8 +96,8 @@ pub struct Pages {
     pub(super) pages: mpsc::Receiver<Page>,
     pub(super) wanted: mpsc::UnboundedSender<u64>,
     pub(super) stopped: watch::Receiver<Option<Stop>>,
-    /// The last page was the last: one more is only fetched if it is asked for.
-    pub(super) complete: bool,
+    /// A page was asked for and has not been returned yet.
+    pub(super) asked: bool,
 }
 
 impl Pages {
@@ -110,14 +110,11 @@ impl Pages {
     /// # Cancel safety
     /// Safe: a page is either returned or still waits.
     pub async fn next(&mut self) -> Result<Page, Stop> {
-        if std::mem::take(&mut self.complete) {
+        if !std::mem::replace(&mut self.asked, true) {
             self.want();
         }
         let page = self.pages.recv().await.ok_or_else(|| why_stopped(&self.stopped))?;
-        self.complete = page.complete;
-        if !page.complete {
-            self.want();
-        }
+        self.asked = false;
         Ok(page)
     }
 

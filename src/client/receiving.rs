@@ -13,15 +13,13 @@ use super::acks::Acks;
 use super::commits::{After, Commits};
 use super::message::{Answer, Answered, Incoming};
 use super::reading::{Page, PageOptions, Reading, ReadingOptions};
-use super::sync::{Goal, Sync};
+use super::sync::{Sync, Turned};
 use crate::delivery::{Inbox, Judgement};
 use crate::id::{LaneId, PeerId, RelayId, StoreId};
 use crate::identity;
 use crate::link::{self, Link, Stream, unexpected};
 use crate::protocol::limit::MAX_TTL;
-use crate::protocol::{
-    Envelope, Frame, FrameType, HelloR, MsgN, Order, PageA, PushMode, Refusal, Role, Status, WireError,
-};
+use crate::protocol::{Envelope, Frame, FrameType, HelloR, MsgN, Order, PushMode, Refusal, Role, Status, WireError};
 use crate::store::redb::client::Change;
 use crate::time::{Moment, SharedClock, millis};
 use crate::transport::{FrameSender, TransportError};
@@ -181,14 +179,20 @@ impl Receiving {
         }
     }
 
-    /// Wants to read pages: the number of the reader.
-    pub(super) fn open_pages(&mut self, options: PageOptions, to: mpsc::Sender<Page>) -> Option<u64> {
-        self.to_application.as_ref().map(|_| self.sync.open(options, to))
+    /// Wants to read pages, as this reader.
+    pub(super) fn open_pages(&mut self, reader: u64, options: PageOptions, to: mpsc::Sender<Page>) {
+        // Without a session to come it learns by the dropped channel.
+        if self.to_application.is_some() {
+            self.sync.open(reader, options, to);
+        }
     }
 
-    /// A reader wants its next page.
-    pub(super) fn turn_page(&mut self, reader: u64) {
-        self.sync.want(reader);
+    /// A reader wants its next page, or nothing any more.
+    pub(super) fn turn_page(&mut self, reader: u64) -> Result<(), TransportError> {
+        match self.sync.turn(reader, &mut self.acks) {
+            Some(turned) => self.turned(turned),
+            None => Ok(()),
+        }
     }
 
     /// Takes a frame of the notify stream or a sync stream.
@@ -204,7 +208,11 @@ impl Receiving {
                 }
             }
             (Stream::Notify, Frame::AckA(confirmed)) => self.acks.confirmed(confirmed.request),
-            (Stream::Sync, Frame::PageA(page)) => self.page(page)?,
+            (Stream::Sync, Frame::PageA(page)) => {
+                if let Some(turned) = self.sync.page(page, &mut self.acks)? {
+                    self.turned(turned)?;
+                }
+            }
             (Stream::Sync, Frame::StatusA(answer)) => self.sync.status(answer)?,
             // What the relay says of itself; its closing says the same.
             (Stream::Notify, Frame::GoawayN(_)) | (_, Frame::NopN(_)) => {}
@@ -213,10 +221,9 @@ impl Receiving {
         Ok(())
     }
 
-    fn page(&mut self, page: PageA) -> Result<(), TransportError> {
-        match self.sync.page(&page, &mut self.acks)? {
-            None => {}
-            Some(Goal::Queue) => {
+    fn turned(&mut self, Turned { page, to }: Turned) -> Result<(), TransportError> {
+        match to {
+            None => {
                 for message in page.messages {
                     self.arrive(message, Way::Queue { backlog: true })?;
                 }
@@ -229,7 +236,7 @@ impl Receiving {
                     }
                 }
             }
-            Some(Goal::Application(to)) => {
+            Some(to) => {
                 let arrived = page.messages.into_iter().map(|message| self.arrive(message, Way::Page));
                 let messages = arrived.filter_map(Result::transpose).collect::<Result<_, _>>()?;
                 let page = Page { messages, remaining: page.remaining, complete: page.complete };

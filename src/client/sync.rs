@@ -30,19 +30,29 @@ struct Reader {
     options: PageOptions,
     /// Behind which `seq` the next page begins.
     cursor: Option<u64>,
-    /// Somebody waits for that page.
-    wanted: bool,
     asked: Option<Asked>,
     to: Goal,
 }
 
 /// Where pages go.
-#[derive(Debug, Clone)]
-pub(super) enum Goal {
-    /// The queue behind `recv`.
-    Queue,
+#[derive(Debug)]
+enum Goal {
+    /// The queue behind `recv`, if it has room.
+    Queue { has_room: bool },
     /// An application that turns them itself.
-    Application(mpsc::Sender<Page>),
+    Application(Turning),
+}
+
+/// What an application reads, a page at a time.
+#[derive(Debug)]
+pub(super) struct Turning {
+    pub(super) to: mpsc::Sender<Page>,
+    /// It waits for a page.
+    waits: bool,
+    /// The next page, until it is wanted: only then are its messages in the application's hands.
+    fetched: Option<PageA>,
+    /// Nothing lay beyond the last page: one more is fetched only if it is wanted.
+    at_end: bool,
 }
 
 /// A page that was asked for, and the acknowledgements that went along.
@@ -76,7 +86,6 @@ pub(super) struct Sync {
     clock: SharedClock,
     next_request: u64,
     readers: BTreeMap<u64, Reader>,
-    last_reader: u64,
     statuses: VecDeque<StatusWanted>,
     statuses_asked: VecDeque<StatusAsked>,
     round_trip: RoundTrip,
@@ -88,7 +97,6 @@ impl Sync {
             clock,
             next_request: 0,
             readers: BTreeMap::new(),
-            last_reader: QUEUE,
             statuses: VecDeque::new(),
             statuses_asked: VecDeque::new(),
             round_trip: RoundTrip::new(TIMEOUTS.0, TIMEOUTS.1),
@@ -104,6 +112,9 @@ impl Sync {
     pub(super) fn forget_cursors(&mut self) {
         for reader in self.readers.values_mut() {
             reader.cursor = None;
+            if let Goal::Application(turning) = &mut reader.to {
+                (turning.fetched, turning.at_end) = (None, false);
+            }
         }
     }
 
@@ -112,7 +123,6 @@ impl Sync {
         self.round_trip.reset();
         for reader in self.readers.values_mut() {
             if let Some(asked) = reader.asked.take() {
-                reader.wanted = true;
                 acks.give_back(asked.answers);
             }
         }
@@ -130,17 +140,17 @@ impl Sync {
     pub(super) fn read_backlog(&mut self, options: Option<PageOptions>) {
         match options {
             Some(options) => {
-                let cursor = options.after;
-                self.readers.insert(QUEUE, Reader { options, cursor, wanted: false, asked: None, to: Goal::Queue });
+                let (cursor, to) = (options.after, Goal::Queue { has_room: false });
+                self.readers.insert(QUEUE, Reader { options, cursor, asked: None, to });
             }
             None => drop(self.readers.remove(&QUEUE)),
         }
     }
 
     /// Whether there is room in the queue for more of the backlog.
-    pub(super) fn want_backlog(&mut self, wanted: bool) {
+    pub(super) fn want_backlog(&mut self, has_room: bool) {
         if let Some(reader) = self.readers.get_mut(&QUEUE) {
-            reader.wanted = wanted;
+            reader.to = Goal::Queue { has_room };
         }
     }
 
@@ -154,20 +164,24 @@ impl Sync {
         self.readers.get(&QUEUE).map(|reader| reader.cursor)
     }
 
-    /// A reader of its own, whose first page is wanted at once.
-    pub(super) fn open(&mut self, options: PageOptions, to: mpsc::Sender<Page>) -> u64 {
-        self.last_reader += 1;
-        let (cursor, to) = (options.after, Goal::Application(to));
-        self.readers.insert(self.last_reader, Reader { options, cursor, wanted: true, asked: None, to });
-        self.last_reader
+    /// A reader of its own, whose first page is fetched at once.
+    pub(super) fn open(&mut self, reader: u64, options: PageOptions, to: mpsc::Sender<Page>) {
+        let to = Goal::Application(Turning { to, waits: false, fetched: None, at_end: false });
+        self.readers.insert(reader, Reader { options, cursor: options.after, asked: None, to });
     }
 
-    /// The reader wants its next page; or it wants nothing any more, and its channel is closed.
-    pub(super) fn want(&mut self, reader: u64) {
-        if let Some(found) = self.readers.get_mut(&reader) {
-            found.wanted = true;
+    /// The reader waits for its next page, which may be here already; or it is gone, and its channel is closed.
+    pub(super) fn turn(&mut self, number: u64, acks: &mut Acks) -> Option<Turned> {
+        let reader = self.readers.get_mut(&number)?;
+        let Goal::Application(turning) = &mut reader.to else { return None };
+        if turning.to.is_closed() {
+            // What rode on its last request may not have arrived.
+            let asked = self.readers.remove(&number).and_then(|reader| reader.asked);
+            asked.into_iter().for_each(|asked| acks.give_back(asked.answers));
+            return None;
         }
-        self.readers.retain(|_, reader| !matches!(&reader.to, Goal::Application(to) if to.is_closed()));
+        turning.waits = true;
+        turning.turn()
     }
 
     /// Wants to know what waits.
@@ -175,8 +189,8 @@ impl Sync {
         self.statuses.push_back(StatusWanted { sender, reply });
     }
 
-    /// Where this page goes; nowhere, if it came before.
-    pub(super) fn page(&mut self, page: &PageA, acks: &mut Acks) -> Result<Option<Goal>, WireError> {
+    /// A page has come: for the queue, or for an application that waits for it.
+    pub(super) fn page(&mut self, page: PageA, acks: &mut Acks) -> Result<Option<Turned>, WireError> {
         if page.request >= self.next_request {
             return Err(never_asked(FrameType::PageA));
         }
@@ -188,8 +202,15 @@ impl Sync {
             }
             reader.cursor = page.cursor;
             acks.arrived(asked.answers);
-            return Ok(Some(reader.to.clone()));
+            return Ok(match &mut reader.to {
+                Goal::Queue { .. } => Some(Turned { page, to: None }),
+                Goal::Application(turning) => {
+                    turning.fetched = Some(page);
+                    turning.turn()
+                }
+            });
         }
+        // It came before.
         Ok(None)
     }
 
@@ -250,7 +271,7 @@ impl Sync {
         }
         for reader in self.readers.values_mut() {
             let late = reader.asked.as_ref().is_some_and(|asked| asked.sent.is_none());
-            if !late && (reader.asked.is_some() || !reader.wanted) {
+            if !late && (reader.asked.is_some() || !reader.wants()) {
                 continue;
             }
             if !reader.ask(self.next_request, now, link, store, acks)? {
@@ -262,7 +283,30 @@ impl Sync {
     }
 }
 
+/// A page on its way to whoever reads it; to the queue, if nobody is named.
+pub(super) struct Turned {
+    pub(super) page: PageA,
+    pub(super) to: Option<mpsc::Sender<Page>>,
+}
+
+impl Turning {
+    /// Gives the page that was fetched, if it is waited for.
+    fn turn(&mut self) -> Option<Turned> {
+        let page = if self.waits { self.fetched.take()? } else { return None };
+        (self.waits, self.at_end) = (false, page.complete);
+        Some(Turned { page, to: Some(self.to.clone()) })
+    }
+}
+
 impl Reader {
+    /// Whether there is a place for another page.
+    const fn wants(&self) -> bool {
+        match &self.to {
+            Goal::Queue { has_room } => *has_room,
+            Goal::Application(turning) => turning.fetched.is_none() && (turning.waits || !turning.at_end),
+        }
+    }
+
     /// Asks for the next page, or again for it. False if the stream has no room.
     fn ask(
         &mut self,
@@ -294,7 +338,6 @@ impl Reader {
             }
             return Ok(false);
         }
-        self.wanted = false;
         self.asked = Some(Asked { requests: (first, request), answers, sent: Some(now) });
         Ok(true)
     }

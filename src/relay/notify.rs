@@ -12,6 +12,7 @@ use crate::delivery::PushWindow;
 use crate::id::PeerId;
 use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, CloseCode, Frame, Order, Taken};
+use crate::ranges::Ranges;
 use crate::store::{Page, Query, Reply, Stored, Watch};
 use crate::time::sleep_until;
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
@@ -55,7 +56,8 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
             done = settled(&mut notify.settling) => done?,
             page = notify.push.news(), if hungry => notify.push.learn(page?, session.only_from),
             () = session.seat.outcomes.changed(), if writable => {}
-            cursor = beginning(&mut live), if matches!(notify.push, Push::Waiting) => {
+            seqs = session.answered.next() => drop(notify.answered(&seqs)),
+            cursor = beginning(&mut live), if matches!(notify.push, Push::Waiting) && session.credit_messages > 0 => {
                 // Watched first, then read: nothing committed in between is missed.
                 notify.push = Push::Live(Live {
                     watch: session.node.store.watch(session.peer),
@@ -125,6 +127,10 @@ impl Push {
             Some(page) => {
                 live.behind = !page.complete;
                 live.queue.extend(page.messages.into_iter().filter(wanted));
+                if live.queue.is_empty() {
+                    // There was nothing to push as far as it looked.
+                    live.cursor = live.cursor.max(page.cursor.unwrap_or(0));
+                }
             }
             None => {
                 let news = live.watch.take(usize::MAX);
@@ -228,11 +234,17 @@ impl Notify<'_> {
         Ok(())
     }
 
-    fn settle(&mut self, answers: Taken) {
-        let mut taken = Vec::new();
-        for (from, to) in answers.taken.iter() {
-            taken.extend(self.window.within(from, to).into_iter().filter_map(|seq| self.window.answered(seq)));
+    /// Gives back the credit of those that were pushed, and the messages.
+    fn answered(&mut self, seqs: &Ranges) -> Vec<Arc<Stored>> {
+        let mut pushed = Vec::new();
+        for (from, to) in seqs.iter() {
+            pushed.extend(self.window.within(from, to).into_iter().filter_map(|seq| self.window.answered(seq)));
         }
+        pushed
+    }
+
+    fn settle(&mut self, answers: Taken) {
+        let taken = self.answered(&answers.taken);
         for refusal in &answers.refused {
             self.window.answered(refusal.seq);
         }

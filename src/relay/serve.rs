@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::session::{End, SEND_BUFFER_BYTES, Session, unexpected};
+use super::session::{Answered, End, SEND_BUFFER_BYTES, Session, unexpected};
 use super::{Node, notify, submit, sync};
 use crate::id::{PeerId, RelayId};
 use crate::protocol::{
@@ -113,6 +113,7 @@ async fn serve(
         live: watch::Sender::new((hello.push == PushMode::AtOnce).then_some(watermark)),
         pages: Semaphore::new(PAGES_AT_ONCE),
         handed_out: AtomicU64::new(0),
+        answered: Answered::default(),
     };
     let answer = HelloA {
         version: limit::VERSION,

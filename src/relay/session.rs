@@ -1,15 +1,16 @@
 //! What the streams of one session share: who it is, how far it is, and why it may end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::Node;
 use super::registry::Seat;
 use crate::id::PeerId;
-use crate::protocol::{CloseCode, FrameType, MsgN, WireError};
+use crate::protocol::{CloseCode, FrameType, MsgN, Taken, WireError};
+use crate::ranges::Ranges;
 use crate::store::{Fence, StoreError, Stored};
 use crate::time::{UnixMillis, millis};
 use crate::transport::{CloseReason, Connection, TransportError};
@@ -38,6 +39,38 @@ pub(super) struct Session {
     /// Places for pages.
     pub(super) pages: Semaphore,
     pub(super) handed_out: AtomicU64,
+    /// What was answered on page requests: perhaps of what was pushed.
+    pub(super) answered: Answered,
+}
+
+/// Answers on their way to the push window, whose credit they give back.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    seqs: Mutex<Ranges>,
+    notify: Notify,
+}
+
+impl Answered {
+    pub(super) fn add(&self, answers: &Taken) {
+        let mut seqs = self.seqs.lock().unwrap_or_else(PoisonError::into_inner);
+        seqs.extend(&answers.taken);
+        for refusal in &answers.refused {
+            seqs.insert(refusal.seq);
+        }
+        self.notify.notify_one();
+    }
+
+    /// Waits for some. Cancel-safe.
+    pub(super) async fn next(&self) -> Ranges {
+        loop {
+            let notified = self.notify.notified();
+            let seqs = std::mem::take(&mut *self.seqs.lock().unwrap_or_else(PoisonError::into_inner));
+            if !seqs.is_empty() {
+                return seqs;
+            }
+            notified.await;
+        }
+    }
 }
 
 impl Session {

@@ -35,11 +35,23 @@ pub(super) async fn run(session: &Session) -> Result<Infallible, End> {
 
 async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiver) -> Result<(), End> {
     let mut settling = Pending(None);
+    let end = answer(session, &sender, &mut receiver, &mut settling).await;
+    // However the stream ends: what was confirmed has to become durable, or the session ends.
+    settling.done().await?;
+    end
+}
+
+async fn answer(
+    session: &Session,
+    sender: &FrameSender,
+    receiver: &mut FrameReceiver,
+    settling: &mut Pending,
+) -> Result<(), End> {
     loop {
         let frame = tokio::select! {
             biased;
             done = settling.failed() => return Err(done),
-            frame = next(session, &mut receiver) => frame?,
+            frame = receiver.next() => frame?,
         };
         match frame {
             Some(Frame::StatusR(ask)) => {
@@ -49,21 +61,14 @@ async fn serve(session: &Session, sender: FrameSender, mut receiver: FrameReceiv
             Some(Frame::PageR(ask)) => {
                 // The place is kept until QUIC has taken the page. It is never closed.
                 let _place = session.pages.acquire().await;
-                sender.send(&page(session, ask, &mut settling).await?.into()).await?;
+                sender.send(&page(session, ask, settling).await?.into()).await?;
                 sender.flush().await?;
             }
             Some(Frame::NopN(_)) => {}
             Some(other) => return Err(unexpected(other.frame_type(), "on a sync stream")),
-            None => return settling.done().await,
+            None => return Ok(()),
         }
     }
-}
-
-/// The next frame. A page request may carry acknowledgements: it is read when the store has room for them.
-/// Cancel-safe.
-async fn next(session: &Session, receiver: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
-    session.node.store.ready().await;
-    receiver.next().await
 }
 
 /// The answers that came with the last page request, while the store is busy with them.
@@ -99,6 +104,8 @@ async fn page(session: &Session, ask: PageR, settling: &mut Pending) -> Result<P
     let ours = ask.store == node.store.store_id();
     settling.done().await?;
     if ours && !ask.answers.is_empty() {
+        node.store.ready().await;
+        session.answered.add(&ask.answers);
         settling.0 = Some(settle(session, ask.answers, &[]));
     }
     if ask.cursor.is_none() {

@@ -242,3 +242,106 @@ async fn a_message_on_a_page_does_not_come_by_recv_unless_it_is_let_go() {
     }
     relay.waits_for(2, 5).await;
 }
+
+#[tokio::test]
+async fn a_gap_between_two_sessions_stays_known_through_attempts_that_fail() {
+    let relay = TestRelay::on_disk().started();
+    bob_was_here(&relay).await;
+    let proxy = Proxy::before(&relay, &[2]);
+    let alice = client(1, &relay.home());
+    let bob = builder(2, &proxy.home()).reading(Reading::RecentFirst).page_messages(2).start().unwrap();
+    let taker = Taker::of(&bob);
+    within("a session", bob.status(None)).await.unwrap();
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = away.clone();
+    let (mut pages, mut hellos) = (0, 0);
+    proxy.judge(move |_, _, frame| {
+        let cut = match frame {
+            Frame::MsgN(_) => is_away.load(Ordering::SeqCst),
+            // The third page of what came between is cut off, and then two attempts.
+            Frame::PageA(_) => {
+                pages += 1;
+                pages == 3
+            }
+            Frame::HelloR(_) if is_away.load(Ordering::SeqCst) => true,
+            Frame::HelloR(_) => {
+                hellos += 1;
+                (2..4).contains(&hellos)
+            }
+            _ => false,
+        };
+        if cut { Fate::Cut } else { Fate::Pass }
+    });
+    send_numbered(&alice, &relay, 0..20).await;
+    away.store(false, Ordering::SeqCst);
+    taker.count(20).await;
+    assert_eq!(taker.bodies(), numbered(0..20));
+}
+
+#[tokio::test]
+async fn answers_to_pushed_messages_give_credit_back_when_they_ride_on_pages() {
+    let relay = TestRelay::in_memory().started();
+    bob_was_here(&relay).await;
+    let alice = client(1, &relay.home());
+    send_numbered(&alice, &relay, 0..200).await;
+    let bob = builder(2, &relay.home()).reading(Reading::RecentFirst).credit(2, 1 << 20).start().unwrap();
+    let taker = Taker::of(&bob);
+    let mut pages = bob.pages(RECENT).await.unwrap();
+    // What arrives from here on is above all pages.
+    within("the disk", turn(&mut pages).await.taken()).await.unwrap();
+    // Pages are turned all the while, so that every answer finds one to ride on.
+    let turning = tokio::spawn(async move {
+        while let Ok(page) = pages.next().await {
+            page.taken().await.unwrap();
+        }
+    });
+    for new in 0..10 {
+        let mut sent = send(&alice, &relay.home(), 2, &["new"]).await;
+        assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered], "the {new}th");
+    }
+    taker.count(10).await;
+    turning.abort();
+}
+
+#[tokio::test]
+async fn answers_on_a_request_for_a_page_that_nobody_wants_any_more_are_told_again() {
+    let relay = TestRelay::in_memory().started();
+    bob_was_here(&relay).await;
+    let proxy = Proxy::before(&relay, &[2]);
+    let alice = client(1, &relay.home());
+    send_numbered(&alice, &relay, 0..100).await;
+    let bob = builder(2, &proxy.home()).reading(Reading::RecentFirst).start().unwrap();
+    let mut pages = bob.pages(RECENT).await.unwrap();
+    let first = turn(&mut pages).await;
+    until("the second page", || proxy.count(|frame| matches!(frame, Frame::PageA(_))) == 2).await;
+    proxy.judge(|_, _, frame| match frame {
+        Frame::PageR(ask) if !ask.answers.is_empty() => Fate::Lose,
+        Frame::StatusR(_) => Fate::Cut,
+        _ => Fate::Pass,
+    });
+    let taken = tokio::spawn(first.taken());
+    drop(turn(&mut pages).await);
+    within("the disk", taken).await.unwrap().unwrap();
+    drop(pages);
+    let counted = tokio::spawn(async move { bob.status(None).await });
+    until("the cut", || proxy.count(|frame| matches!(frame, Frame::StatusR(_))) > 0).await;
+    proxy.judge(|_, _, _| Fate::Pass);
+    within("a count", counted).await.unwrap().unwrap();
+    relay.waits_for(2, 90).await;
+}
+
+#[tokio::test]
+async fn a_page_that_nobody_looked_at_holds_nothing_back_from_who_reads_in_order() {
+    let relay = TestRelay::in_memory().started();
+    bob_was_here(&relay).await;
+    let proxy = Proxy::before(&relay, &[2]);
+    let alice = client(1, &relay.home());
+    send_numbered(&alice, &relay, 0..60).await;
+    let bob = builder(2, &proxy.home()).page_messages(10).start().unwrap();
+    let mut pages = bob.pages(RECENT).await.unwrap();
+    until("pages", || proxy.count(|frame| matches!(frame, Frame::PageA(_))) > 1).await;
+    let taker = Taker::of(&bob);
+    taker.count(60).await;
+    assert_eq!(taker.bodies(), numbered(0..60));
+    assert_eq!(turn(&mut pages).await.messages.len(), 0, "what was taken meanwhile is on no page");
+}
