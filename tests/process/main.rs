@@ -11,6 +11,7 @@
 
 mod bench;
 mod drain;
+mod federation;
 mod program;
 mod reading;
 mod use_by_scripts;

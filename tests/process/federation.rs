@@ -1,0 +1,96 @@
+//! Three relays with a peer on each, every message to the next relay's peer, and each relay killed in turn.
+//!
+//! `FEDERATION_MESSAGES` sets how many go along each of the three ways.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::program::{PATIENCE, Peer, Program, Relay};
+
+/// One of the three: its relay, who sends there, who receives, and what has come.
+struct Corner {
+    relay: Relay,
+    address: String,
+    sender: Option<Program>,
+    receiver: Program,
+    received: Vec<String>,
+}
+
+impl Corner {
+    fn note(&mut self) {
+        while let Some(event) = self.receiver.try_next() {
+            match event["event"].as_str().unwrap() {
+                "message" => self.received.push(event["body"].as_str().unwrap().to_owned()),
+                "status" => {}
+                other => panic!("{other} is no event of this test: {event}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn three_relays_bring_each_others_messages_once_and_in_order_though_each_is_killed() {
+    let messages: usize = std::env::var("FEDERATION_MESSAGES").map_or(300, |count| count.parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str, corner: usize| directory.path().join(format!("{name}{corner}"));
+    let mut corners: Vec<Corner> = (0..3)
+        .map(|corner| {
+            let home = place("relay", corner);
+            std::fs::create_dir(&home).unwrap();
+            let relay = Relay::start(&home);
+            let peer = Peer::new(place("peer", corner), &relay);
+            let address = peer.address();
+            let receiver = peer.start(&["recv"]);
+            receiver.expect("status");
+            Corner { relay, address, sender: None, receiver, received: Vec::new() }
+        })
+        .collect();
+    let receivers: Vec<String> = corners.iter().map(|corner| corner.address.clone()).collect();
+    for (number, corner) in corners.iter_mut().enumerate() {
+        let peer = Peer::new(place("sender", number), &corner.relay);
+        let lines: String = (0..messages).map(|line| format!("{number} {line}\n")).collect();
+        let to = &receivers[(number + 1) % 3];
+        corner.sender = Some(peer.start_with_input(&["send", "--timeout", "60s", "--to", to], lines.into_bytes()));
+    }
+    let begin = Instant::now();
+    let mut kills = 0;
+    loop {
+        assert!(
+            begin.elapsed() < 2 * PATIENCE,
+            "{:?}",
+            corners.iter().map(|corner| corner.received.len()).collect::<Vec<_>>()
+        );
+        corners.iter_mut().for_each(Corner::note);
+        let arrived: usize = corners.iter().map(|corner| corner.received.len()).sum();
+        if kills < 6 && arrived > messages * 3 * (kills + 1) / 8 {
+            let corner = &mut corners[kills % 3];
+            corner.relay.kill();
+            corner.relay.start_again();
+            kills += 1;
+        }
+        if arrived >= 3 * messages && kills == 6 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for (number, corner) in corners.iter_mut().enumerate() {
+        let mut sender = corner.sender.take().unwrap();
+        let mut delivered = BTreeSet::new();
+        while let Some(event) = sender.next() {
+            match event["event"].as_str().unwrap() {
+                "queued" | "accepted" => {}
+                "delivered" => drop(delivered.insert(event["id"].as_str().unwrap().to_owned())),
+                other => panic!("{other} is no outcome of corner {number}: {event}"),
+            }
+        }
+        assert!(sender.wait().success(), "{}", sender.errors.lock().unwrap());
+        assert_eq!(delivered.len(), messages, "every outcome reaches its sender");
+    }
+    for number in 0..3 {
+        corners[number].note();
+        let from = (number + 2) % 3;
+        let expected: Vec<String> = (0..messages).map(|line| format!("{from} {line}")).collect();
+        assert_eq!(corners[number].received, expected, "all of them, once, in order");
+    }
+    println!("{messages} messages along each of three ways, each relay killed twice: {:?}", begin.elapsed());
+}
