@@ -8,7 +8,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::super::fault::Fault;
 use super::super::file::StoreFile;
-use super::super::writer::{Engine, GROUP_OPS, Weight};
+use super::super::writer::{Beside, Engine, GROUP_OPS, Weight};
 use super::append::FAILED_RETRY;
 use super::expire::expire;
 use super::fences::Fences;
@@ -71,7 +71,7 @@ impl Engine for RelayEngine {
 
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Work<'t>, Fault> {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.space.look(limits.min_free_bytes, &self.clock, transaction)?;
+        self.space.measure(limits.min_free_bytes);
         Work::open(transaction, limits, self.clock.date())
     }
 
@@ -110,6 +110,11 @@ impl Engine for RelayEngine {
 
     fn failed(&mut self) {
         self.failed_until = Some(self.clock.now() + FAILED_RETRY);
+        self.space.forget();
+    }
+
+    fn beside(&mut self) -> Option<Box<Beside>> {
+        self.space.look()
     }
 
     fn weight(request: &Request) -> Weight {

@@ -128,7 +128,7 @@ impl RedbRelayStore {
             durability,
             store: file.id(),
             first_seq: clock.date().0 << SEQ_SHIFT,
-            space: SpaceWatch::new(free_space),
+            space: SpaceWatch::new(free_space, clock.clone()),
             failed_until: None,
             fences: Fences::default(),
             began: BTreeMap::new(),
