@@ -14,7 +14,7 @@ use super::expire::expire;
 use super::fences::Fences;
 use super::read::mailbox_status;
 use super::schema::MailboxRow;
-use super::settle::{resolve, settle};
+use super::settle::{Damage, resolve, settle};
 use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
@@ -57,6 +57,7 @@ pub(super) struct RelayEngine {
     /// Until then no message is accepted: writing failed a moment ago.
     pub(super) failed_until: Option<Moment>,
     pub(super) fences: Fences,
+    pub(super) damage: Damage,
     // What the transaction at work will have changed in memory; an undone one's is overwritten by the next.
     pub(super) began: BTreeMap<(PeerId, u64), u64>,
     pub(super) ended: Vec<((PeerId, u64), u64)>,
@@ -84,7 +85,7 @@ impl Engine for RelayEngine {
                 }
                 batch.iter().map(|op| self.op(work, fence, op)).collect::<Result<_, _>>().map(Reported::Batch)
             }
-            Request::Expire(limit) => expire(work, *limit).map(Reported::Expired),
+            Request::Expire(limit) => expire(work, &mut self.damage, *limit).map(Reported::Expired),
         }
     }
 
@@ -155,10 +156,10 @@ impl RelayEngine {
             Op::End { handed_out } => end(work, fence, *handed_out),
             Op::Append(append) => self.append(work, fence.peer, append),
             Op::Settle { store, answers, handed_out } if *store == self.store => {
-                settle(work, fence.peer, answers, *handed_out).map(Done::Settled)
+                settle(work, &mut self.damage, fence.peer, answers, *handed_out).map(Done::Settled)
             }
             Op::Settle { .. } => Ok(Done::Settled(Vec::new())),
-            Op::Resolve { outbox, outcomes } => resolve(work, *outbox, outcomes).map(Done::Settled),
+            Op::Resolve { outbox, outcomes } => resolve(work, &mut self.damage, *outbox, outcomes).map(Done::Settled),
             Op::Remember { outbox, store, foreign_below } => {
                 if let Some(number) = work.number(*outbox)?
                     && let Some(row) = work.links.change(number)?
