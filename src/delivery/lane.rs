@@ -92,21 +92,45 @@ impl LaneRow {
     /// Notes that `n`, which is above `last`, ended on its arrival. The numbers between are skipped.
     pub fn refuse(&mut self, n: u64, verdict: Verdict, now: UnixMillis) {
         self.advance(n, now);
-        self.record(n, n, verdict);
+        self.record(vec![Exception { from: n, to: n, verdict }]);
     }
 
     /// Notes the outcome of a pending number; false if it is not pending.
     pub fn settle(&mut self, n: u64, bytes: u64, verdict: Verdict, now: UnixMillis) -> bool {
-        if !self.pending.remove(n) {
-            return false;
+        let pending = self.pending.contains(n);
+        match verdict {
+            _ if !pending => {}
+            Verdict::DELIVERED => self.settle_all(&Ranges::one(n), &[], bytes, now),
+            verdict => self.settle_all(&Ranges::new(), &[Exception { from: n, to: n, verdict }], bytes, now),
         }
+        pending
+    }
+
+    /// Notes outcomes, of so many bytes in all: what was delivered, and what ended otherwise. Numbers that are not
+    /// pending stay as they are. Many at once cost one walk over the row, however many gaps it has.
+    pub fn settle_all(&mut self, delivered: &Ranges, others: &[Exception], bytes: u64, now: UnixMillis) {
+        // Below the mark delivered is not the rule any more, so it is an exception and gets lost with them.
+        let uncommon = delivered.within(0, self.forgotten);
+        let uncommon = uncommon.iter().map(|(from, to)| Exception { from, to, verdict: Verdict::DELIVERED });
+        let mut ended = Vec::new();
+        for run in others.iter().cloned().chain(uncommon) {
+            let pending = self.pending.within(run.from, run.to);
+            ended.extend(pending.iter().map(|(from, to)| Exception { from, to, ..run.clone() }));
+        }
+        ended.sort_by_key(|run| run.from);
+        let mut gone: Ranges = others.iter().map(|run| (run.from, run.to)).collect();
+        gone.extend(delivered);
+        self.pending = without(&self.pending, &gone);
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
         self.touched = self.touched.max(coarse(now));
-        // Below the mark delivered is not the rule any more, so it is an exception and gets lost with them.
-        if verdict != Verdict::DELIVERED || n <= self.forgotten {
-            self.record(n, n, verdict);
-        }
-        true
+        // A number has one outcome.
+        let mut end = 0;
+        ended.retain_mut(|run| {
+            run.from = run.from.max(end + 1);
+            end = end.max(run.to);
+            run.from <= run.to
+        });
+        self.record(ended);
     }
 
     /// What became of a number.
@@ -153,7 +177,7 @@ impl LaneRow {
     fn advance(&mut self, n: u64, now: UnixMillis) {
         debug_assert!(n > self.last, "a number is accepted once");
         if n > self.last.saturating_add(1) {
-            self.record(self.last + 1, n - 1, UNKNOWN);
+            self.record(vec![Exception { from: self.last + 1, to: n - 1, verdict: UNKNOWN }]);
         }
         self.last = n;
         self.touched = self.touched.max(coarse(now));
@@ -177,11 +201,15 @@ impl LaneRow {
         (until, Fate::Ended(Verdict::DELIVERED))
     }
 
-    fn record(&mut self, from: u64, to: u64, verdict: Verdict) {
-        let has_text = text_bytes(&verdict) > 0;
-        let at = self.exceptions.partition_point(|run| run.to < from);
-        let above = self.exceptions.split_off(at);
-        append(&mut self.exceptions, Exception { from, to, verdict });
+    /// Notes exceptions that are disjoint and ascending.
+    fn record(&mut self, runs: Vec<Exception>) {
+        let Some(first) = runs.first().map(|run| run.from) else { return };
+        let has_text = runs.iter().any(|run| text_bytes(&run.verdict) > 0);
+        let at = self.exceptions.partition_point(|run| run.to < first);
+        let mut above = self.exceptions.split_off(at);
+        above.extend(runs);
+        // Of two ascending parts this is one walk.
+        above.sort_by_key(|run| run.from);
         for run in above {
             append(&mut self.exceptions, run);
         }
@@ -211,6 +239,20 @@ impl LaneRow {
         }
         self.exceptions = runs;
     }
+}
+
+/// The numbers that are not among others.
+fn without(numbers: &Ranges, gone: &Ranges) -> Ranges {
+    let mut left = Ranges::new();
+    for (from, to) in numbers.iter() {
+        let mut at = Some(from);
+        while let Some(begin) = at {
+            let next = gone.range_from(begin).filter(|(low, _)| *low <= to);
+            left.insert_range(begin, next.map_or(to, |(low, _)| low.saturating_sub(1)));
+            at = next.and_then(|(_, high)| high.checked_add(1)).filter(|begin| *begin <= to);
+        }
+    }
+    left
 }
 
 fn coarse(date: UnixMillis) -> u64 {

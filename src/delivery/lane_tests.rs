@@ -29,7 +29,7 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
 enum Step {
     Accept { skip: u64 },
     Refuse { skip: u64, verdict: Verdict },
-    Settle { n: u64, verdict: Verdict },
+    Settle { verdicts: BTreeMap<u64, Verdict> },
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => skip.clone().prop_map(|skip| Step::Accept { skip }),
         1 => (skip, verdicts().prop_filter("ends otherwise", |v| *v != Verdict::DELIVERED)).prop_map(|(skip, verdict)| Step::Refuse { skip, verdict }),
-        5 => (1u64..60, verdicts()).prop_map(|(n, verdict)| Step::Settle { n, verdict }),
+        5 => prop::collection::btree_map(1u64..60, verdicts(), 1..20).prop_map(|verdicts| Step::Settle { verdicts }),
     ]
 }
 
@@ -65,12 +65,19 @@ proptest! {
                         model.insert(last, Fate::Pending);
                     }
                 }
-                Step::Settle { n, verdict } => {
-                    let pending = model.get(&n) == Some(&Fate::Pending);
-                    prop_assert_eq!(row.settle(n, 10, verdict.clone(), NOW), pending);
-                    if pending {
-                        model.insert(n, Fate::Ended(verdict));
+                Step::Settle { verdicts } => {
+                    let (mut delivered, mut others, mut bytes) = (Ranges::new(), Vec::new(), 0);
+                    for (n, verdict) in verdicts {
+                        match &verdict {
+                            &Verdict::DELIVERED => delivered.insert_range(n, n),
+                            _ => append(&mut others, Exception { from: n, to: n, verdict: verdict.clone() }),
+                        }
+                        if model.get(&n) == Some(&Fate::Pending) {
+                            bytes += 10;
+                            model.insert(n, Fate::Ended(verdict));
+                        }
                     }
+                    row.settle_all(&delivered, &others, bytes, NOW);
                 }
             }
             prop_assert_eq!(row.last(), last);
@@ -162,6 +169,44 @@ fn beyond_the_bound_the_oldest_exceptions_become_uncertain_and_never_delivered()
     assert!(row.settle(1, 1, Verdict::DELIVERED, NOW) && row.settle(2, 1, EXPIRED, NOW));
     assert_eq!((row.fate(1), row.fate(2)), (Fate::Ended(UNKNOWN), Fate::Ended(UNKNOWN)));
     assert_eq!(row.last(), 2 * (runs + 10) + 2);
+    assert_eq!(read_back(&row), Ok(row));
+}
+
+#[test]
+fn what_is_settled_at_once_is_as_if_it_came_one_by_one() {
+    let mut row = LaneRow::new(NOW);
+    for n in (1..).step_by(2).take(5 * MAX_EXCEPTION_RUNS) {
+        row.accept(n, 1, NOW);
+    }
+    let mut singly = row.clone();
+    let (delivered, others): (Vec<_>, Vec<_>) = (1..=row.last()).step_by(2).partition(|n| n % 3 > 0);
+    for n in &delivered {
+        singly.settle(*n, 1, Verdict::DELIVERED, NOW);
+    }
+    for n in &others {
+        singly.settle(*n, 1, EXPIRED, NOW);
+    }
+    let bytes = row.pending_bytes();
+    let runs: Vec<_> = others.iter().map(|n| Exception { from: *n, to: *n, verdict: EXPIRED }).collect();
+    row.settle_all(&delivered.into_iter().collect(), &runs, bytes, NOW);
+    assert_eq!((row.pending(), row.pending_bytes()), (0, 0));
+    assert_eq!(row.exceptions.len(), MAX_EXCEPTION_RUNS);
+    for n in 1..=row.last() {
+        let (once, singly) = (row.fate(n), singly.fate(n));
+        assert!(once == singly || once == Fate::Ended(UNKNOWN), "number {n}: {once:?} is not {singly:?}");
+    }
+    assert_eq!(read_back(&row), Ok(row));
+}
+
+#[test]
+fn a_number_has_one_outcome_though_two_are_named() {
+    let mut row = LaneRow::new(NOW);
+    for n in 1..=3 {
+        row.accept(n, 1, NOW);
+    }
+    let expired = [Exception { from: 1, to: 3, verdict: EXPIRED }, Exception { from: 2, to: 2, verdict: rejected("") }];
+    row.settle_all(&Ranges::one(3), &expired, 3, NOW);
+    assert_eq!(row.state(1, 3, 9, 9999).exceptions, expired[..1]);
     assert_eq!(read_back(&row), Ok(row));
 }
 

@@ -52,6 +52,9 @@ pub struct Weight {
     pub bytes: usize,
 }
 
+/// What is read while the writer goes on.
+pub type Beside = dyn FnOnce(&ReadTransaction) -> Result<(), Fault> + Send;
+
 /// What requests mean. An engine keeps in memory only what it can rebuild or roll back.
 pub trait Engine: Send + 'static {
     /// What is asked for. Not consumed: where another request spoils a transaction, this one is done again.
@@ -87,6 +90,11 @@ pub trait Engine: Send + 'static {
 
     /// The storage failed: the disk may be full.
     fn failed(&mut self) {}
+
+    /// What is to be read now, without anybody waiting for it. It is called after each transaction.
+    fn beside(&mut self) -> Option<Box<Beside>> {
+        None
+    }
 
     /// How much the request weighs.
     fn weight(request: &Self::Request) -> Weight;
@@ -301,7 +309,7 @@ impl<E: Engine> Shared<E> {
     }
 
     /// The writer's thread.
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         loop {
             let mut queue = lock(&self.queue);
             while queue.jobs.is_empty() && !queue.closing {
@@ -320,12 +328,35 @@ impl<E: Engine> Shared<E> {
         self.room.notify_waiters();
     }
 
+    /// Does a group, and begins what the engine wants to be read.
+    fn carry_out(self: &Arc<Self>, group: Vec<Job<E>>) {
+        let mut engine = lock(&self.engine);
+        self.answer_all(&mut engine, group);
+        let Some(look) = engine.beside() else { return };
+        drop(engine);
+        let shared = self.clone();
+        let read = move || {
+            if let Err(error) = shared.file.read(look) {
+                tracing::warn!(%error, "the store could not be read beside its writer");
+            }
+        };
+        match self.mode {
+            WriterMode::Inline => read(),
+            WriterMode::Thread => {
+                // A thread of its own: it may take seconds, and the runtime may be gone.
+                let begun = std::thread::Builder::new().name("store-look".to_owned()).spawn(read);
+                if let Err(error) = begun {
+                    tracing::warn!(%error, "there is no thread to read the store beside its writer");
+                }
+            }
+        }
+    }
+
     /// Does a group in one transaction and answers all of it. A request that meets a corrupt row is answered
     /// alone, and the others are done again without it.
-    fn carry_out(&self, mut group: Vec<Job<E>>) {
-        let mut engine = lock(&self.engine);
+    fn answer_all(&self, engine: &mut E, mut group: Vec<Job<E>>) {
         while !group.is_empty() {
-            let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(&mut engine, &group)));
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(engine, &group)));
             match attempt.unwrap_or_else(|_| Err(Spoiled::Group(self.file.condemn("the writer met a bug")))) {
                 Ok(answers) => {
                     for (job, answer) in group.into_iter().zip(answers) {

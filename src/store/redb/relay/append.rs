@@ -250,6 +250,7 @@ impl RelayEngine {
             }
         };
         work.lane(at)?.accept(header.n, bytes, now);
+        self.space.wrote(bytes);
 
         let no_mailbox = || Fault::corrupt("a message without a mailbox");
         let mailbox = work.mailboxes.change(mailbox_number)?.ok_or_else(no_mailbox)?;

@@ -11,8 +11,8 @@ use super::super::writer::WriterMode;
 use super::RedbRelayStore;
 use super::contract_tests::options;
 use super::schema::{EXPIRY, LANES, MESSAGES, REST};
-use crate::store::contract::{EXPIRED, TestClock, fence, lane, message, remote, settled};
-use crate::store::{Op, RelayStore};
+use crate::store::contract::{EXPIRED, TestClock, fence, lane, message, remote, settled, taken};
+use crate::store::{Done, Op, RelayStore};
 use crate::time::Clock;
 
 /// Overwrites the first message, or the first lane's row.
@@ -113,4 +113,28 @@ async fn a_lanes_row_that_cannot_be_read_does_not_keep_the_others_from_going() {
     let read = database.begin_read().unwrap();
     assert_eq!(read.open_table(LANES).unwrap().len().unwrap(), 1, "the damaged one alone is left");
     assert_eq!(read.open_table(REST).unwrap().len().unwrap(), 0);
+}
+
+/// What an acknowledgement of everything settles.
+async fn taken_of_all(store: &RedbRelayStore) -> Vec<Done> {
+    let (store_id, answers) = (store.store_id(), taken([(0, u64::MAX)]));
+    let settle = Op::Settle { store: store_id, answers, handed_out: u64::MAX };
+    store.submit(fence(2, 1), vec![settle]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_message_or_a_lane_that_cannot_be_read_does_not_keep_the_others_from_being_acknowledged() {
+    for (messages, whole) in [(true, settled(lane(1, 2, 1), &[(2, 2)], &[])), (false, settled(lane(1, 2, 1), &[], &[]))]
+    {
+        let (directory, clock) = (tempfile::tempdir().unwrap(), TestClock::shared());
+        let path = directory.path().join("relay.redb");
+        filled(&path, &clock).await;
+        damage(&path, messages);
+        let store = open(&path, &clock);
+        let mut rest = vec![whole, settled(lane(1, 2, 2), &[(1, 2)], &[]), settled(lane(1, 2, 3), &[(1, 2)], &[])];
+        rest.retain(|settled| !settled.delivered.is_empty());
+        assert_eq!(taken_of_all(&store).await, [Done::Settled(rest)]);
+        assert_eq!(taken_of_all(&store).await, [Done::Settled(Vec::new())], "the damaged ones stay");
+        store.close().await.unwrap();
+    }
 }

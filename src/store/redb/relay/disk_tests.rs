@@ -256,32 +256,87 @@ fn below_min_free_messages_wait_and_removals_go_on() {
     assert!(accepted(append(2)));
 }
 
-#[test]
-fn what_removals_freed_inside_the_file_is_room_for_new_messages() {
-    let clock = TestClock::shared();
-    let disk = Disk::new(1);
-    const DISK_BYTES: u64 = 4 << 20;
+const DISK_BYTES: u64 = 4 << 20;
+
+/// A store on a disk of [`DISK_BYTES`], half of which is the reserve.
+fn on_a_small_disk(disk: &Disk, clock: &Arc<TestClock>) -> RedbRelayStore {
     let of = disk.clone();
     let room = move || Some(DiskRoom { free: DISK_BYTES.saturating_sub(of.len()), file: of.len() });
-    let mut options = options(disk.backend(), &clock, WriterMode::Inline);
+    let mut options = options(disk.backend(), clock, WriterMode::Inline);
     options.free_space = FreeSpace::Custom(Arc::new(room));
     options.limits.min_free_bytes = DISK_BYTES / 2;
     let store = RedbRelayStore::open(options).unwrap();
+    disk.set_faults(Faults { capacity: Some(DISK_BYTES), ..Faults::default() });
     begin(&store);
-    let append = |n| {
-        clock.advance(Duration::from_secs(1));
-        now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), n))])).unwrap().remove(0)
-    };
-    let accepted = |done: Done| matches!(done, Done::Answered { answer: Answer::Accepted { .. }, .. });
-    let full = (1..).find(|n| !accepted(append(*n))).unwrap();
-    assert!(full > 1000, "{full}");
-    assert!(!accepted(append(full)), "nothing was removed");
+    store
+}
+
+/// Appends messages from this one on, each so long after the other, until one is not accepted.
+fn fill(store: &RedbRelayStore, clock: &TestClock, from: u64, pause: Duration) -> (u64, Answer) {
+    for n in from.. {
+        clock.advance(pause);
+        let append = vec![Op::Append(message(lane(1, 2, 1), n))];
+        match now(store.submit(fence(1, 1), append)).unwrap().remove(0) {
+            Done::Answered { answer: Answer::Accepted { .. }, .. } => {}
+            Done::Answered { answer, .. } => return (n, answer),
+            done => panic!("{done:?}"),
+        }
+    }
+    unreachable!("numbers do not end")
+}
+
+/// The same, until none is accepted though the file was looked into.
+fn fill_up(store: &RedbRelayStore, clock: &TestClock, from: u64) -> u64 {
+    let refused = fill(store, clock, from, Duration::from_secs(1)).0;
+    if refused == from { from } else { fill_up(store, clock, refused) }
+}
+
+fn take_all(store: &RedbRelayStore) {
     let settle = Op::Settle { store: store.store_id(), answers: taken([(0, u64::MAX)]), handed_out: u64::MAX };
     now(store.submit(fence(2, 1), vec![settle])).unwrap();
+}
+
+/// A store that was full and is empty now, looked into a moment ago; and the next number.
+fn emptied(disk: &Disk, clock: &Arc<TestClock>) -> (RedbRelayStore, u64) {
+    let store = on_a_small_disk(disk, clock);
+    let full = fill_up(&store, clock, 1);
+    take_all(&store);
+    assert_eq!(fill_up(&store, clock, full), full, "what is freed is found by the next look");
     assert!(disk.len() > DISK_BYTES / 2, "the file did not shrink, or this shows nothing");
-    // What is freed by one commit is free to the one after the next.
-    append(full);
-    let more = (full..).find(|n| !accepted(append(*n))).unwrap() - full;
+    (store, full)
+}
+
+#[test]
+fn what_removals_freed_inside_the_file_is_room_for_new_messages() {
+    let (clock, disk) = (TestClock::shared(), Disk::new(1));
+    let (store, full) = emptied(&disk, &clock);
+    assert!(full > 1000, "{full}");
+    let more = fill_up(&store, &clock, full) - full;
     assert!(more > full / 2, "{more} after {full}");
     assert!(disk.len() <= DISK_BYTES, "the reserve is kept");
+}
+
+#[test]
+fn the_reserve_is_kept_between_two_looks_into_the_file() {
+    let (clock, disk) = (TestClock::shared(), Disk::new(1));
+    let (store, full) = emptied(&disk, &clock);
+    // From here on no look is due.
+    let (more, why) = fill(&store, &clock, full, Duration::ZERO);
+    assert!(more > full, "there was room");
+    assert_eq!(why, Answer::Wait { reason: WaitReason::NoRoom, retry_after_ms: 5000 });
+    take_all(&store);
+}
+
+#[test]
+fn what_was_found_in_the_file_counts_no_more_after_writing_failed() {
+    let (clock, disk) = (TestClock::shared(), Disk::new(1));
+    let (store, full) = emptied(&disk, &clock);
+    disk.set_faults(Faults { write_after: Some(0), ..Faults::default() });
+    now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), full))])).unwrap_err();
+    disk.set_faults(Faults::default());
+    clock.advance(Duration::from_secs(1));
+    let no_room = Answer::Wait { reason: WaitReason::NoRoom, retry_after_ms: 5000 };
+    assert_eq!(fill(&store, &clock, full, Duration::ZERO), (full, no_room));
+    // It is looked at again.
+    assert!(fill(&store, &clock, full, Duration::ZERO).0 > full);
 }

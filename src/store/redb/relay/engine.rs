@@ -8,13 +8,13 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::super::fault::Fault;
 use super::super::file::StoreFile;
-use super::super::writer::{Engine, GROUP_OPS, Weight};
+use super::super::writer::{Beside, Engine, GROUP_OPS, Weight};
 use super::append::FAILED_RETRY;
 use super::expire::expire;
 use super::fences::Fences;
 use super::read::mailbox_status;
 use super::schema::MailboxRow;
-use super::settle::{resolve, settle};
+use super::settle::{Damage, resolve, settle};
 use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
@@ -57,6 +57,7 @@ pub(super) struct RelayEngine {
     /// Until then no message is accepted: writing failed a moment ago.
     pub(super) failed_until: Option<Moment>,
     pub(super) fences: Fences,
+    pub(super) damage: Damage,
     // What the transaction at work will have changed in memory; an undone one's is overwritten by the next.
     pub(super) began: BTreeMap<(PeerId, u64), u64>,
     pub(super) ended: Vec<((PeerId, u64), u64)>,
@@ -71,7 +72,7 @@ impl Engine for RelayEngine {
 
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Work<'t>, Fault> {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.space.look(limits.min_free_bytes, &self.clock, transaction)?;
+        self.space.measure(limits.min_free_bytes);
         Work::open(transaction, limits, self.clock.date())
     }
 
@@ -84,7 +85,7 @@ impl Engine for RelayEngine {
                 }
                 batch.iter().map(|op| self.op(work, fence, op)).collect::<Result<_, _>>().map(Reported::Batch)
             }
-            Request::Expire(limit) => expire(work, *limit).map(Reported::Expired),
+            Request::Expire(limit) => expire(work, &mut self.damage, *limit).map(Reported::Expired),
         }
     }
 
@@ -110,6 +111,11 @@ impl Engine for RelayEngine {
 
     fn failed(&mut self) {
         self.failed_until = Some(self.clock.now() + FAILED_RETRY);
+        self.space.forget();
+    }
+
+    fn beside(&mut self) -> Option<Box<Beside>> {
+        self.space.look()
     }
 
     fn weight(request: &Request) -> Weight {
@@ -150,10 +156,10 @@ impl RelayEngine {
             Op::End { handed_out } => end(work, fence, *handed_out),
             Op::Append(append) => self.append(work, fence.peer, append),
             Op::Settle { store, answers, handed_out } if *store == self.store => {
-                settle(work, fence.peer, answers, *handed_out).map(Done::Settled)
+                settle(work, &mut self.damage, fence.peer, answers, *handed_out).map(Done::Settled)
             }
             Op::Settle { .. } => Ok(Done::Settled(Vec::new())),
-            Op::Resolve { outbox, outcomes } => resolve(work, *outbox, outcomes).map(Done::Settled),
+            Op::Resolve { outbox, outcomes } => resolve(work, &mut self.damage, *outbox, outcomes).map(Done::Settled),
             Op::Remember { outbox, store, foreign_below } => {
                 if let Some(number) = work.number(*outbox)?
                     && let Some(row) = work.links.change(number)?

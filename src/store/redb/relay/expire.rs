@@ -5,7 +5,7 @@ use redb::ReadableTable;
 use super::super::fault::Fault;
 use super::blocks::{self, Block};
 use super::schema::{ExpiryAt, Number, Row};
-use super::settle::{Outcomes, remove};
+use super::settle::{Damage, Outcomes, remove};
 use super::work::{Work, hour_after};
 use crate::delivery::Damaged;
 use crate::delivery::lane::TOUCH;
@@ -18,13 +18,13 @@ use crate::time::{UnixMillis, millis};
 type Due = (ExpiryAt, Result<Ranges, Damaged>);
 
 /// Ends up to `limit` messages whose time has run out, and looks at as many lanes that may have rested enough.
-pub(super) fn expire(work: &mut Work<'_>, limit: usize) -> Result<Expired, Fault> {
+pub(super) fn expire(work: &mut Work<'_>, damage: &mut Damage, limit: usize) -> Result<Expired, Fault> {
     let mut outcomes = Outcomes::default();
     for (key, seqs) in due(work, limit as u64)? {
         let mailbox = key.1;
         match seqs {
             Ok(seqs) => {
-                end(work, mailbox, &seqs, &mut outcomes)?;
+                end(work, damage, mailbox, &seqs, &mut outcomes)?;
                 forget(work, key, &seqs)?;
                 work.drop_empty_provisional(mailbox)?;
             }
@@ -34,12 +34,13 @@ pub(super) fn expire(work: &mut Work<'_>, limit: usize) -> Result<Expired, Fault
             }
         }
     }
+    let settled = outcomes.enter(work)?;
     drop_rested(work, limit)?;
     work.changed |= work.expiry.flush()?;
     let message = work.expiry.table().first()?.map(|(key, _)| key.value().0.saturating_mul(1000));
     let lane = work.rest.first()?.map(|(key, _)| key.value().0.saturating_mul(millis(TOUCH)));
     let next = message.into_iter().chain(lane).min().map(UnixMillis);
-    Ok(Expired { settled: outcomes.settled, next })
+    Ok(Expired { settled, next })
 }
 
 /// The first `limit` messages that are due, by the row that names them.
@@ -60,19 +61,19 @@ fn due(work: &mut Work<'_>, mut limit: u64) -> Result<Vec<Due>, Fault> {
 }
 
 /// Ends messages of one mailbox.
-fn end(work: &mut Work<'_>, mailbox: Number, seqs: &Ranges, outcomes: &mut Outcomes) -> Result<(), Fault> {
+fn end(
+    work: &mut Work<'_>,
+    damage: &mut Damage,
+    mailbox: Number,
+    seqs: &Ranges,
+    outcomes: &mut Outcomes,
+) -> Result<(), Fault> {
     let row = work.mailboxes.get(mailbox)?.copied();
     let verdict = |seq| {
         let maybe_taken = row.is_none_or(|row| row.may_have_handed_out(seq));
         Verdict::here(Outcome::Expired { maybe_taken })
     };
-    remove(work, mailbox, seqs, outcomes, verdict, |seq, fault| match fault {
-        Fault::Corrupt(what) => {
-            tracing::error!(mailbox, seq, %what, "a message that cannot be read will never expire");
-            Ok(())
-        }
-        fault => Err(fault),
-    })
+    remove(work, damage, mailbox, seqs, outcomes, verdict)
 }
 
 /// Forgets the deadlines of messages that are not there, or are damaged and stay: they would come up for ever, and

@@ -37,6 +37,7 @@ pub use self::space::{DiskRoom, FreeSpace};
 
 use self::engine::{RelayEngine, Reported, Request, take_interrupted};
 use self::fences::Fences;
+use self::settle::Damage;
 use self::space::SpaceWatch;
 use super::backend::Backend;
 use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
@@ -128,9 +129,10 @@ impl RedbRelayStore {
             durability,
             store: file.id(),
             first_seq: clock.date().0 << SEQ_SHIFT,
-            space: SpaceWatch::new(free_space),
+            space: SpaceWatch::new(free_space, clock.clone()),
             failed_until: None,
             fences: Fences::default(),
+            damage: Damage::default(),
             began: BTreeMap::new(),
             ended: Vec::new(),
             news: Vec::new(),

@@ -1,6 +1,6 @@
 //! A message leaves its mailbox, and its outcome enters the lane's row: always both, in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use redb::ReadableTable;
@@ -17,41 +17,73 @@ use crate::id::PeerId;
 use crate::protocol::{Envelope, Exception, HEADER_BYTES, Header, Outcome, RejectReason, Taken, Verdict};
 use crate::ranges::Ranges;
 use crate::store::Settled;
-use crate::time::UnixMillis;
 
 /// `seq`s between two ranges that are walked over: a search costs about as much as so many steps.
 const WALKED: u64 = 16;
 
-/// Outcomes, gathered by lane in the order in which the lanes come up.
+/// Mailboxes of which it is remembered that their damage was told of.
+const REMEMBERED_DAMAGE: usize = 1024;
+
+/// What cannot be read is passed over. The first of each mailbox is told of: it will come up again and again.
+#[derive(Debug, Default)]
+pub(super) struct Damage(BTreeSet<Number>);
+
+impl Damage {
+    fn pass_over(&mut self, mailbox: Number, seq: u64, fault: Fault) -> Result<(), Fault> {
+        let Fault::Corrupt(what) = fault else { return Err(fault) };
+        if self.0.len() < REMEMBERED_DAMAGE && self.0.insert(mailbox) {
+            tracing::error!(mailbox, seq, %what, "messages that cannot be read, or whose rows cannot, stay for ever");
+        }
+        Ok(())
+    }
+}
+
+/// Outcomes, gathered by lane in the order in which the lanes come up. They enter the lanes' rows at the end, each
+/// row once: a row with many gaps is long.
 #[derive(Default)]
 pub(super) struct Outcomes {
-    pub(super) settled: Vec<Settled>,
-    lanes: BTreeMap<LaneAt, usize>,
+    settled: Vec<Settled>,
+    /// Where in `settled`, and the bytes of its messages.
+    lanes: BTreeMap<LaneAt, (usize, u64)>,
 }
 
 impl Outcomes {
-    fn add(&mut self, at: LaneAt, row: &MessageRow, header: &Header, verdict: Verdict) {
-        let index = *self.lanes.entry(at).or_insert_with(|| {
+    fn add(&mut self, at: LaneAt, row: &MessageRow, header: &Header, bytes: u64, verdict: Verdict) {
+        let (index, sum) = self.lanes.entry(at).or_insert_with(|| {
             self.settled.push(Settled {
                 submitter: row.submitter_key.unwrap_or(header.sender),
                 lane: header.lane_key(),
                 delivered: Ranges::new(),
                 exceptions: Vec::new(),
             });
-            self.settled.len() - 1
+            (self.settled.len() - 1, 0)
         });
-        let Some(settled) = self.settled.get_mut(index) else { return };
+        *sum += bytes;
+        let Some(settled) = self.settled.get_mut(*index) else { return };
         if verdict == Verdict::DELIVERED {
             settled.delivered.insert(header.n);
         } else {
             append(&mut settled.exceptions, Exception { from: header.n, to: header.n, verdict });
         }
     }
+
+    /// Enters them.
+    pub(super) fn enter(self, work: &mut Work<'_>) -> Result<Vec<Settled>, Fault> {
+        for (at, (index, bytes)) in self.lanes {
+            if let Some(settled) = self.settled.get(index)
+                && let Some(entry) = work.lanes.change(at)?
+            {
+                entry.row.settle_all(&settled.delivered, &settled.exceptions, bytes, work.now);
+            }
+        }
+        Ok(self.settled)
+    }
 }
 
 /// Carries out what a recipient answered, as far as this session or an earlier one has handed it out.
 pub(super) fn settle(
     work: &mut Work<'_>,
+    damage: &mut Damage,
     recipient: PeerId,
     answers: &Taken,
     handed_out: u64,
@@ -61,7 +93,7 @@ pub(super) fn settle(
     let highest = handed_out.max(mark);
     let mut outcomes = Outcomes::default();
     let taken = answers.taken.within(0, highest);
-    remove(work, mailbox, &taken, &mut outcomes, |_| Verdict::DELIVERED, |_, fault| Err(fault))?;
+    remove(work, damage, mailbox, &taken, &mut outcomes, |_| Verdict::DELIVERED)?;
     let mut words = BTreeMap::new();
     for refusal in answers.refused.iter().filter(|refusal| refusal.seq <= highest) {
         words.entry(refusal.seq).or_insert(&refusal.text);
@@ -72,13 +104,14 @@ pub(super) fn settle(
         // The application itself said so: there is nothing uncertain about it.
         Verdict::here(Outcome::Rejected { reason, text, maybe_taken: false })
     };
-    remove(work, mailbox, &refused, &mut outcomes, verdict, |_, fault| Err(fault))?;
-    Ok(outcomes.settled)
+    remove(work, damage, mailbox, &refused, &mut outcomes, verdict)?;
+    outcomes.enter(work)
 }
 
 /// Carries out what another relay said of messages in the outbox for it.
 pub(super) fn resolve(
     work: &mut Work<'_>,
+    damage: &mut Damage,
     outbox: PeerId,
     outcomes: &BTreeMap<u64, Verdict>,
 ) -> Result<Vec<Settled>, Fault> {
@@ -86,23 +119,23 @@ pub(super) fn resolve(
     let seqs = outcomes.keys().copied().collect();
     let mut settled = Outcomes::default();
     let verdict = |seq| outcomes.get(&seq).cloned().unwrap_or(Verdict::DELIVERED);
-    remove(work, mailbox, &seqs, &mut settled, verdict, |_, fault| Err(fault))?;
-    Ok(settled.settled)
+    remove(work, damage, mailbox, &seqs, &mut settled, verdict)?;
+    settled.enter(work)
 }
 
 /// Takes out what is there of these `seq`s, each with its outcome. Ranges may be enormous, and many about nothing.
-/// A message whose rows are damaged stays as it is, if `damaged` has nothing against it.
+/// A message whose rows are damaged stays as it is.
 pub(super) fn remove(
     work: &mut Work<'_>,
+    damage: &mut Damage,
     mailbox: Number,
     wanted: &Ranges,
     outcomes: &mut Outcomes,
     verdict: impl Fn(u64) -> Verdict,
-    mut damaged: impl FnMut(u64, Fault) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let Some(highest) = wanted.last() else { return Ok(()) };
-    let Work { messages, by_sender, expiry, mailboxes, counts, lanes, counters, now, .. } = work;
-    let mut books = Books { mailbox, now: *now, by_sender, expiry, mailboxes, counts, lanes, counters, outcomes };
+    let Work { messages, by_sender, expiry, mailboxes, counts, lanes, counters, .. } = work;
+    let mut books = Books { mailbox, by_sender, expiry, mailboxes, counts, lanes, counters, outcomes };
     let mut ranges = wanted.iter().peekable();
     while let Some((low, mut high)) = ranges.next() {
         // What is there next: ranges about nothing are passed over.
@@ -123,7 +156,7 @@ pub(super) fn remove(
             match books.enter(seq, content, &verdict) {
                 Ok(()) => false,
                 Err(fault) => {
-                    failed = damaged(seq, fault);
+                    failed = damage.pass_over(mailbox, seq, fault);
                     true
                 }
             }
@@ -136,7 +169,6 @@ pub(super) fn remove(
 /// What else speaks of the messages that leave a mailbox.
 struct Books<'a, 't> {
     mailbox: Number,
-    now: UnixMillis,
     by_sender: &'a mut Rows<'t, SenderAt, Block>,
     expiry: &'a mut Rows<'t, ExpiryAt, Block>,
     mailboxes: &'a mut Rows<'t, Number, MailboxRow>,
@@ -158,7 +190,7 @@ impl Books<'_, '_> {
         self.expiry.get(due)?;
         let whole = self.mailboxes.change(mailbox)?;
         let count = self.counts.change((mailbox, row.sender))?;
-        let lane = self.lanes.change(at)?;
+        self.lanes.get(at)?;
 
         blocks::take(self.by_sender, sent, seq)?;
         blocks::take(self.expiry, due, seq)?;
@@ -170,10 +202,6 @@ impl Books<'_, '_> {
             self.counters.forwarding = self.counters.forwarding.saturating_sub(1);
             self.counters.forwarding_bytes = self.counters.forwarding_bytes.saturating_sub(bytes);
         }
-        let verdict = verdict(seq);
-        if let Some(entry) = lane {
-            entry.row.settle(header.n, bytes, verdict.clone(), self.now);
-        }
         if let Some(count) = count {
             count.messages = count.messages.saturating_sub(1);
             count.bytes = count.bytes.saturating_sub(bytes);
@@ -181,7 +209,7 @@ impl Books<'_, '_> {
                 self.counts.remove((mailbox, row.sender));
             }
         }
-        self.outcomes.add(at, &row, &header, verdict);
+        self.outcomes.add(at, &row, &header, bytes, verdict(seq));
         Ok(())
     }
 }

@@ -1,21 +1,27 @@
 //! Whether there is room for new messages: on a full disk not even a removal could be committed.
 //!
 //! The store file hardly ever shrinks. What removals free in it is used again, but the disk does not get it back.
-//! So where the disk is short, the pages that are free inside the file count as room too.
+//! So where the disk is short, the pages that are free inside the file count as room too. To find them all of the file
+//! is read, beside the writer; until the next look, what is written is taken off.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-use redb::WriteTransaction;
+use redb::{ReadTransaction, ReadableTableMetadata};
 
 use super::super::fault::Fault;
+use super::super::writer::Beside;
+use crate::store::StoreError;
 use crate::time::{Moment, SharedClock};
 
-/// Looking into the file reads all of it. Between two looks pass so many times as long as one takes, and no less
-/// than a second.
+/// Between two looks pass so many times as long as one takes, and no less than a second.
 const LOOK_SHARE: u32 = 50;
 const LOOK_LEAST: Duration = Duration::from_secs(1);
+/// What a message takes beside its own bytes; this and those count twice, for pages are not filled, and are copied
+/// when they are written.
+const ROW_BYTES: u64 = 512;
 
 /// What a disk says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,78 +72,156 @@ fn ask_file_system(path: &Path) -> rustix::io::Result<DiskRoom> {
     Ok(DiskRoom { free: disk.f_bavail.saturating_mul(disk.f_frsize), file: blocks.saturating_mul(512) })
 }
 
-/// A look into the file.
+/// A look into the file that is under way.
+#[derive(Debug)]
+struct Look {
+    /// How large the file was when it began.
+    file: u64,
+    /// What had been written until then.
+    written: u64,
+    /// Writing failed since.
+    void: bool,
+    /// Bytes that the tables take, and how long it took to find out.
+    found: Receiver<(u64, Duration)>,
+}
+
+/// What the last look found.
 #[derive(Debug, Clone, Copy)]
 struct Inside {
     /// Bytes in free pages.
     free: u64,
-    /// How large the file was. Once it is larger, those pages are used up.
     file: u64,
-    /// When to look again at the earliest.
-    next: Moment,
+    written: u64,
+}
+
+impl Inside {
+    /// What is left of the free pages. Once the file is larger, they are used up, or of no use.
+    const fn left(&self, disk: DiskRoom, written: u64) -> u64 {
+        if disk.file > self.file { 0 } else { self.free.saturating_sub(written.saturating_sub(self.written)) }
+    }
 }
 
 /// A watch over it.
 #[derive(Debug)]
 pub(super) struct SpaceWatch {
     space: FreeSpace,
+    clock: SharedClock,
+    looking: Option<Look>,
     inside: Option<Inside>,
-    enough: bool,
+    /// When to look into the file again at the earliest.
+    next: Option<Moment>,
+    /// The size of the file, if it is to be looked into.
+    wanted: Option<u64>,
+    /// What messages took in this opening, rather too much.
+    written: u64,
+    room: u64,
+    least: u64,
+    told: bool,
 }
 
 impl SpaceWatch {
-    pub(super) const fn new(space: FreeSpace) -> Self {
-        Self { space, inside: None, enough: true }
-    }
-
-    /// Whether there was enough at the last look.
-    pub(super) const fn is_enough(&self) -> bool {
-        self.enough
-    }
-
-    /// Looks whether so many bytes are free. Where nobody knows, they are.
-    pub(super) fn look(
-        &mut self,
-        least: u64,
-        clock: &SharedClock,
-        transaction: &WriteTransaction,
-    ) -> Result<(), Fault> {
-        let Some(disk) = self.space.ask() else {
-            self.enough = true;
-            return Ok(());
-        };
-        let mut room = disk.free;
-        if room < least {
-            room = room.saturating_add(self.free_inside(disk, clock, transaction)?);
+    pub(super) fn new(space: FreeSpace, clock: SharedClock) -> Self {
+        Self {
+            space,
+            clock,
+            looking: None,
+            inside: None,
+            next: None,
+            wanted: None,
+            written: 0,
+            room: u64::MAX,
+            least: 0,
+            told: true,
         }
-        let enough = room >= least;
-        if self.enough && !enough {
+    }
+
+    /// Whether there is enough after all that was written.
+    pub(super) const fn is_enough(&self) -> bool {
+        self.room >= self.least
+    }
+
+    /// Notes that a message of so many bytes is written.
+    pub(super) const fn wrote(&mut self, bytes: u64) {
+        let taken = bytes.saturating_add(ROW_BYTES).saturating_mul(2);
+        self.written = self.written.saturating_add(taken);
+        self.room = self.room.saturating_sub(taken);
+    }
+
+    /// Writing failed: what was found in the file was no use.
+    pub(super) fn forget(&mut self) {
+        self.inside = None;
+        if let Some(look) = &mut self.looking {
+            look.void = true;
+        }
+    }
+
+    /// Finds out whether so many bytes are free. Where nobody knows, they are.
+    pub(super) fn measure(&mut self, least: u64) {
+        self.take_found();
+        (self.least, self.wanted) = (least, None);
+        let Some(disk) = self.space.ask() else {
+            self.room = u64::MAX;
+            return;
+        };
+        self.room = disk.free;
+        if disk.free < least {
+            let left = self.inside.map_or(0, |inside| inside.left(disk, self.written));
+            self.room = disk.free.saturating_add(left);
+            // While less than half of what was found to spare is used, there is nothing to find out.
+            let lacking = least - disk.free;
+            let found = self.inside.map_or(0, |inside| inside.free.saturating_sub(lacking));
+            if left.saturating_sub(lacking) <= found / 2 {
+                self.wanted = Some(disk.file);
+            }
+        }
+        if self.told && !self.is_enough() {
             let free_bytes = disk.free;
             tracing::warn!(free_bytes, min_free_bytes = least, "the disk is nearly full: new messages wait (no_room)");
-        } else if enough && !self.enough {
-            tracing::info!(room_bytes = room, min_free_bytes = least, "there is room again for new messages");
+        } else if !self.told && self.is_enough() {
+            tracing::info!(room_bytes = self.room, min_free_bytes = least, "there is room again for new messages");
         }
-        self.enough = enough;
-        Ok(())
+        self.told = self.is_enough();
     }
 
-    fn free_inside(
-        &mut self,
-        disk: DiskRoom,
-        clock: &SharedClock,
-        transaction: &WriteTransaction,
-    ) -> Result<u64, Fault> {
-        let begun = clock.now();
-        let inside = match self.inside {
-            Some(inside) if begun < inside.next => inside,
-            _ => {
-                let stats = transaction.stats()?;
-                let used = stats.allocated_pages().saturating_mul(stats.page_size() as u64);
-                let rest = (clock.now().since(begun) * LOOK_SHARE).max(LOOK_LEAST);
-                let free = disk.file.saturating_sub(used);
-                *self.inside.insert(Inside { free, file: disk.file, next: clock.now() + rest })
+    /// A look into the file, if one is due: to be done while the writer goes on.
+    pub(super) fn look(&mut self) -> Option<Box<Beside>> {
+        let begun = self.clock.now();
+        if self.looking.is_some() || self.next.is_some_and(|next| begun < next) {
+            return None;
+        }
+        let (tell, found) = channel();
+        self.looking = Some(Look { file: self.wanted.take()?, written: self.written, void: false, found });
+        let clock = self.clock.clone();
+        Some(Box::new(move |transaction| {
+            let used = used_bytes(transaction)?;
+            tell.send((used, clock.now().since(begun))).map_err(|_| Fault::Refused(StoreError::Closed))
+        }))
+    }
+
+    fn take_found(&mut self) {
+        let Some(look) = &self.looking else { return };
+        let rest = match look.found.try_recv() {
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Disconnected) => LOOK_LEAST,
+            Ok((used, took)) => {
+                let (file, written) = (look.file, look.written);
+                let inside = Inside { free: file.saturating_sub(used), file, written };
+                self.inside = (!look.void).then_some(inside);
+                (took * LOOK_SHARE).max(LOOK_LEAST)
             }
         };
-        Ok(if disk.file > inside.file { 0 } else { inside.free })
+        self.next = Some(self.clock.now() + rest);
+        self.looking = None;
     }
+}
+
+/// What the tables take in the file.
+fn used_bytes(transaction: &ReadTransaction) -> Result<u64, Fault> {
+    let mut used = 0_u64;
+    for table in transaction.list_tables()? {
+        let stats = transaction.open_untyped_table(table)?.stats()?;
+        let pages = stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes();
+        used = used.saturating_add(pages);
+    }
+    Ok(used)
 }

@@ -9,7 +9,7 @@ use super::contract_tests::options;
 use super::{OpenOptions, RedbRelayStore};
 use crate::protocol::{Envelope, Order};
 use crate::store::contract::{TestClock, fence, lane, message, peer, remote, taken};
-use crate::store::{Append, Op, Query, RelayStore};
+use crate::store::{Append, Done, Op, Query, RelayStore};
 use crate::time::SystemClock;
 
 /// Pairs of a sender and a recipient, batches in flight for each, messages of 300-byte bodies in a batch.
@@ -114,6 +114,38 @@ async fn repair(messages: u64) {
     store.close().await.unwrap();
 }
 
+/// How long one acknowledgement takes of everything that lanes hold whose sender uses every so-manieth number.
+async fn one_range(step: u64, messages: u64, lanes: u64) {
+    let directory = tempfile::tempdir_in(std::env::var("SPEED_DIR").unwrap_or_else(|_| "target".to_owned())).unwrap();
+    let backend = Backend::File(directory.path().join("relay.redb"));
+    let cache_bytes = super::super::file::DEFAULT_CACHE_BYTES;
+    let options = OpenOptions { cache_bytes, ..options(backend, &TestClock::shared(), WriterMode::Thread) };
+    let store = RedbRelayStore::open(options).unwrap();
+    let clock = SystemClock::shared();
+    store.submit(fence(2, 1), vec![Op::Open { remote: remote(1) }]).await.unwrap();
+    let start = clock.now();
+    let appends: Vec<_> = (0..messages)
+        .map(|at| {
+            let n = (at / lanes + 1) * step;
+            Op::Append(Append { prev: n - step, ..message(lane(1, 2, at % lanes + 1), n) })
+        })
+        .collect();
+    for batch in appends.chunks(512) {
+        store.submit(fence(1, 1), batch.to_vec()).await.unwrap();
+    }
+    let filled = clock.now().since(start);
+    let start = clock.now();
+    let settle = Op::Settle { store: store.store_id(), answers: taken([(0, u64::MAX)]), handed_out: u64::MAX };
+    let Done::Settled(settled) = store.submit(fence(2, 1), vec![settle]).await.unwrap().remove(0) else { panic!() };
+    let took = clock.now().since(start);
+    let count = settled.iter().map(|settled| settled.delivered.count()).sum::<u64>();
+    assert_eq!(count, messages);
+    println!(
+        "{messages} messages of {lanes} lanes, numbered by {step}s: filled in {filled:.1?}, one range took {took:.1?}"
+    );
+    store.close().await.unwrap();
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn store_speed() {
@@ -124,6 +156,9 @@ fn store_speed() {
         run(64, 1, 64, 60).await;
         run(64, 1, 8, 200).await;
         run(1, 0, 1, 500).await;
+        for (step, lanes) in [(1, 1), (2, 1), (2, 4), (1, 10_000)] {
+            one_range(step, 50_000, lanes).await;
+        }
         repair(100_000).await;
         repair(1_000_000).await;
     });
