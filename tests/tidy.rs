@@ -47,6 +47,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("anyhow::", &["src/cli/"]),
     ("axum::", &["src/admin/"]),
     ("clap::", &["src/cli/"]),
+    ("ureq::", &["src/cli/"]),
 ];
 
 /// Lines after which a file has more than one charge.

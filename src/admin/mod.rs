@@ -1,46 +1,66 @@
-//! What an operator sees from outside: for now that the relay is there.
+//! What an operator sees from outside.
 //!
-//! HTTP on loopback by default, beside the relay and never in its way.
+//! HTTP on loopback by default, beside the relay and never in its way. That it is there is told to everybody; what
+//! it does, to who has the token. A browser is refused: whatever page it shows may be anybody's.
+
+mod access;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+pub use access::{ACCESS_FILE, Access};
+
+use crate::federation::Standing;
+use crate::random::Entropy;
+use crate::relay::{LinkReport, Observer};
+use crate::store::StoreError;
 
 /// A running admin endpoint. Dropping it stops it.
 #[derive(Debug)]
 pub struct Admin {
-    local: SocketAddr,
+    access: Arc<Access>,
     server: JoinHandle<()>,
 }
 
 impl Admin {
-    /// Listens, and answers `GET /healthz` with 200 for as long as the process lives.
+    /// Listens, and answers `GET /healthz` with 200 for as long as the process lives, and `GET /relays`.
     ///
     /// # Errors
     /// What the system says if the address cannot be had.
     ///
     /// # Cancel safety
     /// Dropped, nothing listens.
-    pub async fn start(address: SocketAddr) -> io::Result<Self> {
+    pub async fn start(address: SocketAddr, observer: Observer, entropy: &dyn Entropy) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let local = listener.local_addr()?;
-        let router = Router::new().route("/healthz", get(async || "ok\n"));
+        let access = Arc::new(Access::new(listener.local_addr()?, entropy));
+        let guarded = Router::new()
+            .route("/relays", get(relays))
+            .with_state(observer)
+            .layer(from_fn_with_state(access.clone(), with_token));
+        let router = Router::new().route("/healthz", get(async || "ok\n")).merge(guarded).layer(from_fn(no_browser));
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the admin endpoint ended");
             }
         });
-        Ok(Self { local, server })
+        Ok(Self { access, server })
     }
 
-    /// Where it listens: the real port, if 0 was asked for.
+    /// Where it listens (the real port, if 0 was asked for), and what it wants to be shown.
     #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.local
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 }
 
@@ -48,4 +68,47 @@ impl Drop for Admin {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+async fn no_browser(request: Request, next: Next) -> Result<Response, (StatusCode, &'static str)> {
+    match request.headers().contains_key(header::ORIGIN) {
+        true => Err((StatusCode::FORBIDDEN, "no browsers\n")),
+        false => Ok(next.run(request).await),
+    }
+}
+
+async fn with_token(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, (StatusCode, &'static str)> {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|shown| shown.to_str().ok());
+    match shown.is_some_and(|shown| access.admits(shown)) {
+        true => Ok(next.run(request).await),
+        false => Err((StatusCode::UNAUTHORIZED, "show the token of the data directory's admin.json\n")),
+    }
+}
+
+async fn relays(State(observer): State<Observer>) -> Result<Json<Value>, (StatusCode, String)> {
+    let unavailable = |error: StoreError| (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"));
+    let links = observer.links().await.map_err(unavailable)?;
+    Ok(Json(json!({ "relays": links.iter().map(link).collect::<Vec<_>>() })))
+}
+
+fn link(report: &LinkReport) -> Value {
+    let (state, retry_at) = match report.standing {
+        Standing::Idle => ("idle", None),
+        Standing::Connecting => ("connecting", None),
+        Standing::Open => ("open", None),
+        Standing::Waiting { retry_at } => ("waiting", Some(retry_at.0)),
+    };
+    json!({
+        "relay": report.relay.to_string(),
+        "address": report.address,
+        "state": state,
+        "waiting": report.waiting,
+        "oldest": report.oldest.map(|oldest| oldest.0),
+        "last_error": report.last_error,
+        "next_try": retry_at,
+    })
 }

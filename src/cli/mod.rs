@@ -6,6 +6,7 @@ mod bench;
 mod config;
 mod identity;
 mod output;
+mod relays;
 mod run;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Run(run::Args),
     /// Show the relay's id and address.
     Identity(identity::Args),
+    /// Show how the links of a running relay to other relays stand.
+    Relays(relays::Args),
     /// Measure a relay: its own one, or one that is named
     Bench(bench::Args),
 }
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Identity(args) => identity::run(args),
+        Command::Relays(args) => relays::run(args),
         Command::Bench(args) => bench::run(args),
     };
     let (error, code) = match result {

@@ -68,18 +68,19 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
         ..OpenOptions::new(Backend::File(store_file), clock.clone(), entropy.clone())
     })?;
     let store = Arc::new(store);
-    let admin = Admin::start(settings.admin).await;
-    let admin = admin.with_context(|| format!("--admin {}: choose another address or port", settings.admin))?;
     let relay = Relay::start(RelayOptions {
         identity,
         socket: Socket::Bind(settings.listen),
         store: store.clone(),
         clock,
-        entropy,
+        entropy: entropy.clone(),
         limits: settings.relay.clone(),
         determinism: None,
     });
     let relay = relay.with_context(|| format!("--listen {}", settings.listen))?;
+    let admin = Admin::start(settings.admin, relay.observer(), &*entropy).await;
+    let admin = admin.with_context(|| format!("--admin {}: choose another address or port", settings.admin))?;
+    admin.access().write(data).with_context(|| format!("the file for commands in {}", data.display()))?;
     announce(settings, &relay, &admin, json)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let failed = tokio::select! {
@@ -97,7 +98,7 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
 fn announce(settings: &Settings, relay: &Relay, admin: &Admin, json: bool) -> anyhow::Result<()> {
     let (host, guessed) = settings.shown(relay.local_addr());
     let address = relay.address(host).to_string();
-    let admin = admin.local_addr();
+    let admin = admin.access().address;
     if json {
         let ready = json!({ "event": "ready", "address": address, "admin": admin.to_string() });
         return Ok(output::line(&ready.to_string())?);

@@ -3,7 +3,7 @@
 //! It connects when something waits for an outcome, and stays until nothing does. The rules are the outbox
 //! machine's; here its effects meet the store and its requests the connection.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::id::{PeerId, RelayId};
 use crate::link::{self, Link as Connected, LinkError, Stream, unexpected};
 use crate::protocol::{CloseCode, Frame, MsgR, Role, Verdict};
 use crate::store::{Done, Fence, LinkState, Op, Reply, StoreError, Stored, outbox_key};
-use crate::time::{Moment, UnixMillis, millis, sleep_until};
+use crate::time::{Moment, millis, sleep_until};
 use crate::transport::{CloseReason, FrameSender, TransportError};
 
 /// The first and the longest wait between attempts to connect.
@@ -36,6 +36,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Frames taken in one turn, and messages that are wanted from the store at a time.
 const TURN_FRAMES: usize = 256;
 const READ_MESSAGES: usize = 64;
+
+/// Lanes that are kept open with nothing in them.
+const MAX_LANES: usize = 10_000;
 
 /// Outcomes that go into the store together, and such batches at a time.
 const BATCH_OUTCOMES: usize = 4096;
@@ -77,8 +80,6 @@ pub(super) struct Link {
     paused: Option<Moment>,
     failed: bool,
     idle_since: Option<Moment>,
-    deadlines: BTreeSet<(UnixMillis, u64)>,
-    due: BTreeMap<u64, UnixMillis>,
 }
 
 impl Link {
@@ -111,8 +112,6 @@ impl Link {
             paused: None,
             failed: false,
             idle_since: None,
-            deadlines: BTreeSet::new(),
-            due: BTreeMap::new(),
             context,
         }
     }
@@ -237,8 +236,6 @@ impl Link {
                 bytes: stored.envelope.bytes().len(),
                 deadline: now + date.until(stored.expires),
             };
-            self.deadlines.insert((stored.expires, stored.seq));
-            self.due.insert(stored.seq, stored.expires);
             if self.restoring {
                 self.outbox.restore(Restored { entry, foreign: stored.seq < self.foreign_below });
             } else {
@@ -277,9 +274,6 @@ impl Link {
                 }
                 Effect::Resolved { key, verdict, receipt, .. } => {
                     self.feed.forget(key);
-                    if let Some(due) = self.due.remove(&key) {
-                        self.deadlines.remove(&(due, key));
-                    }
                     self.resolved.insert(key, verdict);
                     self.receipts.push(receipt);
                 }
@@ -337,6 +331,9 @@ impl Link {
                 }
                 for receipt in receipts {
                     self.outbox.persisted(receipt);
+                }
+                if self.outbox.lanes() > MAX_LANES {
+                    self.outbox.retire_idle();
                 }
             }
         }
@@ -462,23 +459,21 @@ impl Link {
         let reason = error.to_string();
         tracing::debug!(relay = %self.relay.short(), %reason, ?wait, "no link");
         let retry_at = self.context.clock.date() + wait;
-        self.status.send_modify(|status| status.standing = Standing::Waiting { reason, retry_at });
+        self.status.send_replace(Status { standing: Standing::Waiting { retry_at }, last_error: Some(reason) });
         State::Waiting(now + wait)
     }
 
     fn tell_status(&self, state: &State) {
         let standing = match state {
-            State::Idle => Some(Standing::Idle),
-            State::Connecting(_) => Some(Standing::Connecting),
-            State::Up { .. } => Some(Standing::Open),
-            State::Waiting(_) => None,
+            State::Idle => Standing::Idle,
+            State::Connecting(_) => Standing::Connecting,
+            State::Up { .. } => Standing::Open,
+            // Told when it began.
+            State::Waiting(_) => return,
         };
-        let (waiting, first_deadline) = (self.outbox.len(), self.deadlines.first().map(|(due, _)| *due));
         self.status.send_if_modified(|status| {
-            let standing = standing.unwrap_or_else(|| status.standing.clone());
-            let now = Status { standing, waiting, first_deadline };
-            let news = *status != now;
-            *status = now;
+            let news = status.standing != standing;
+            status.standing = standing;
             news
         });
     }

@@ -58,8 +58,6 @@ pub enum Standing {
     Open,
     /// There is none; it is tried again at this time.
     Waiting {
-        /// Why there is none.
-        reason: String,
         /// When.
         retry_at: UnixMillis,
     },
@@ -70,10 +68,8 @@ pub enum Standing {
 pub struct Status {
     /// How it stands.
     pub standing: Standing,
-    /// Messages without an outcome.
-    pub waiting: usize,
-    /// When the oldest of them runs out of time.
-    pub first_deadline: Option<UnixMillis>,
+    /// Why there was no connection last.
+    pub last_error: Option<String>,
 }
 
 /// What a link is told.
@@ -154,7 +150,7 @@ impl Federation {
             return false;
         }
         let (orders, from_outside) = watch::channel(Order { address: address.clone(), times: 0 });
-        let idle = Status { standing: Standing::Idle, waiting: 0, first_deadline: None };
+        let idle = Status { standing: Standing::Idle, last_error: None };
         let (tell_status, status) = watch::channel(idle);
         links.insert(address.relay, Handle { orders, status });
         let (context, all) = (self.context.clone(), self.links.clone());

@@ -15,6 +15,7 @@ mod accept;
 mod complaints;
 mod gate;
 mod notify;
+mod observer;
 mod policy;
 mod registry;
 mod remembered;
@@ -34,7 +35,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::address::{HostPort, RelayAddress};
-use crate::federation::{Context, Federation, Status};
+use crate::federation::{Context, Federation};
 use crate::id::RelayId;
 use crate::identity::Identity;
 use crate::protocol::{CloseCode, limit};
@@ -43,6 +44,7 @@ use crate::store::{RelayStore, StoreError};
 use crate::time::SharedClock;
 use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
 use complaints::Complaints;
+pub use observer::{LinkReport, Observer};
 pub use policy::{Admission, Policy};
 use registry::Registry;
 
@@ -208,10 +210,10 @@ impl Relay {
         self.node.registry.len()
     }
 
-    /// The links to other relays, and how they stand.
+    /// A look at it from outside.
     #[must_use]
-    pub fn links(&self) -> Vec<(RelayId, Status)> {
-        self.node.federation.status()
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::downgrade(&self.node))
     }
 
     /// Waits until the relay cannot go on.

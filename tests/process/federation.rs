@@ -86,11 +86,50 @@ fn three_relays_bring_each_others_messages_once_and_in_order_though_each_is_kill
         assert!(sender.wait().success(), "{}", sender.errors.lock().unwrap());
         assert_eq!(delivered.len(), messages, "every outcome reaches its sender");
     }
-    for number in 0..3 {
-        corners[number].note();
+    for (number, corner) in corners.iter_mut().enumerate() {
+        corner.note();
         let from = (number + 2) % 3;
         let expected: Vec<String> = (0..messages).map(|line| format!("{from} {line}")).collect();
-        assert_eq!(corners[number].received, expected, "all of them, once, in order");
+        assert_eq!(corner.received, expected, "all of them, once, in order");
     }
     println!("{messages} messages along each of three ways, each relay killed twice: {:?}", begin.elapsed());
+}
+
+#[test]
+fn the_links_of_a_running_relay_are_shown_to_who_may_read_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let [here, there] = ["here", "there"].map(|name| directory.path().join(name));
+    for home in [&here, &there] {
+        std::fs::create_dir(home).unwrap();
+    }
+    let relay = Relay::start(&here);
+    let mut other = Relay::start(&there);
+    let bob = Peer::new(directory.path().join("bob"), &other);
+    let to = bob.address();
+    other.kill();
+    let alice = Peer::new(directory.path().join("alice"), &relay);
+    let sent = alice.run(&["send", "--until", "accepted", "--to", &to, "one", "two"]);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    let relays = |data: &std::path::Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_posthouse"));
+        command.args(["relays", "--json", "--data"]).arg(data).output().unwrap()
+    };
+    let output = relays(&relay.data());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let link = &shown["relays"][0];
+    assert_eq!((link["waiting"].as_u64(), shown["relays"].as_array().unwrap().len()), (Some(2), 1), "{shown}");
+    assert!(other.address.contains(link["relay"].as_str().unwrap()), "{shown}");
+    // Whoever stopped says so, with what to do.
+    for (data, words) in [(other.data(), "no relay runs"), (there.join("nothing"), "--data")] {
+        let output = relays(&data);
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(words), "{error}");
+    }
+    other.start_again();
+    let rest = alice.start_with_input(&["send", "--until", "accepted", "--to", &to], Vec::new());
+    while rest.next().is_some() {}
+    let taken = bob.run(&["recv", "--max", "2"]);
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
 }

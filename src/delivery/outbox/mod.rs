@@ -171,10 +171,27 @@ impl Outbox {
         self.insert(message.entry, true, message.foreign || self.store.is_none());
     }
 
+    /// Lanes that are kept.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// No lane of this opening will be used again: what is resolved is closed, now and later.
     pub fn retire(&mut self) {
-        let all: Vec<u64> = self.lanes.keys().copied().collect();
-        for number in all {
+        let all = self.lanes.keys().copied().collect();
+        self.give_up_lanes(all);
+    }
+
+    /// The lanes that hold nothing are closed. Another message of theirs opens them anew.
+    pub fn retire_idle(&mut self) {
+        let idle = self.lanes.iter().filter(|(_, lane)| lane.items.is_empty()).map(|(number, _)| *number);
+        let idle = idle.collect();
+        self.give_up_lanes(idle);
+    }
+
+    fn give_up_lanes(&mut self, numbers: Vec<u64>) {
+        for number in numbers {
             if let Some(lane) = self.lanes.get_mut(&number) {
                 lane.next = None;
             }

@@ -4,6 +4,7 @@
 //! is sent reads `a2<1`: number 2 of lane a, naming 1 as the last one at the relay.
 
 mod answer;
+mod forward;
 mod place;
 mod session;
 mod time;
