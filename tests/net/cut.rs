@@ -37,17 +37,37 @@ struct Case {
     cut: [&'static [Way]; 2],
 }
 
+const NONE: &[Way] = &[];
+const UP: &[Way] = &[Way::Up];
+const DOWN: &[Way] = &[Way::Down];
 const BOTH: &[Way] = &[Way::Up, Way::Down];
 
-/// Lets all pairs talk, cuts all of them at once, mends it, and lets them talk on.
-async fn talk_over_a_cut(cases: Vec<Case>) {
+/// A partition is shorter than an idle timeout of 45 s, unless `NET_LONG` is set, and longer than one of 4 s.
+fn cases() -> Vec<Case> {
+    let case = |name, limits, cut| Case { name, limits, cut };
+    vec![
+        case("both are cut off, idle timeout 45 s", usual(), [BOTH, BOTH]),
+        case("both are cut off, idle timeout 4 s", hasty(), [BOTH, BOTH]),
+        case("the recipient is cut off, idle timeout 45 s", usual(), [NONE, BOTH]),
+        case("the recipient is cut off, idle timeout 4 s", hasty(), [NONE, BOTH]),
+        case("the sender hears nothing", usual(), [DOWN, NONE]),
+        case("the recipient hears nothing", usual(), [NONE, DOWN]),
+        case("the recipient hears nothing, idle timeout 4 s", hasty(), [NONE, DOWN]),
+        case("the relay does not hear the sender", usual(), [UP, NONE]),
+        case("the relay does not hear the recipient", usual(), [NONE, UP]),
+    ]
+}
+
+// One test, not one for each case: they all last as long as the partition.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_while_a_path_is_cut_is_taken_once_whoever_hears_whom_and_for_how_long() {
     let Some(network) = Network::new() else { return };
     let directory = tempfile::tempdir().unwrap();
     let relay = Relay::start(&network, directory.path());
     let whole = Quality { delay: 10 * MS, ..Quality::default() };
     let cut = Quality { cut: true, ..whole };
     let mut talks = Vec::new();
-    for Case { name, limits, cut } in cases {
+    for Case { name, limits, cut } in cases() {
         let from = Peer::start(&network, &relay, limits.clone()).await;
         let to = Peer::start(&network, &relay, limits).await;
         network.set(&from.host, whole);
@@ -79,27 +99,4 @@ async fn talk_over_a_cut(cases: Vec<Case>) {
         println!("cut for {:?}, {name}: {}", partition(), transcript.around(begin, end));
         println!("    sender: {}; recipient: {}", from.session_since(begin), to.session_since(begin));
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_during_a_partition_arrives_after_it_shorter_than_the_idle_timeout_or_longer() {
-    talk_over_a_cut(vec![
-        Case { name: "both are cut off, idle timeout 45 s", limits: usual(), cut: [BOTH, BOTH] },
-        Case { name: "both are cut off, idle timeout 4 s", limits: hasty(), cut: [BOTH, BOTH] },
-        Case { name: "the recipient is cut off, idle timeout 45 s", limits: usual(), cut: [&[], BOTH] },
-        Case { name: "the recipient is cut off, idle timeout 4 s", limits: hasty(), cut: [&[], BOTH] },
-    ])
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_while_only_one_side_hears_the_other_is_taken_once() {
-    talk_over_a_cut(vec![
-        Case { name: "the sender hears nothing", limits: usual(), cut: [&[Way::Down], &[]] },
-        Case { name: "the recipient hears nothing", limits: usual(), cut: [&[], &[Way::Down]] },
-        Case { name: "the recipient hears nothing, idle timeout 4 s", limits: hasty(), cut: [&[], &[Way::Down]] },
-        Case { name: "the relay does not hear the sender", limits: usual(), cut: [&[Way::Up], &[]] },
-        Case { name: "the relay does not hear the recipient", limits: usual(), cut: [&[], &[Way::Up]] },
-    ])
-    .await;
 }

@@ -82,7 +82,7 @@ impl Direction {
 }
 
 /// What became of the datagrams.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) lost: u64,
@@ -125,4 +125,45 @@ impl<T> Queue<T> {
     pub(crate) fn pop(&mut self, now: Instant) -> Option<T> {
         self.waiting.first_entry().filter(|first| first.key().0 <= now).map(|first| first.remove())
     }
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Sends 1,000 datagrams over such a link, one each millisecond. When each came out, if it did.
+fn journeys(quality: Quality) -> (Instant, Vec<Vec<Instant>>) {
+    let (begin, mut chance) = (Instant::now(), Chance::new(1));
+    let mut direction = Direction { quality, last: None };
+    (begin, (0..1000).map(|number| direction.pass(begin + number * MS, &mut chance)).collect())
+}
+
+#[test]
+fn a_link_loses_and_repeats_the_shares_that_it_was_told() {
+    let (_, journeys) = journeys(Quality { loss: 0.1, duplication: 0.2, ..Quality::default() });
+    let with = |copies: usize| journeys.iter().filter(|journey| journey.len() == copies).count();
+    assert!((70..130).contains(&with(0)), "{} lost", with(0));
+    assert!((130..230).contains(&with(2)), "{} repeated", with(2));
+    let (_, cut) = self::journeys(Quality { cut: true, ..Quality::default() });
+    assert!(cut.iter().all(Vec::is_empty));
+}
+
+#[test]
+fn a_link_keeps_the_order_but_of_the_share_that_is_overtaken() {
+    for share in [0.0, 0.2] {
+        let (begin, journeys) =
+            journeys(Quality { delay: 50 * MS, jitter: 30 * MS, reordering: share, ..Quality::default() });
+        let out: Vec<Instant> = journeys.into_iter().flatten().collect();
+        let overtaken = out.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        assert_eq!(overtaken > 0, share > 0.0, "{overtaken} overtaken");
+        assert!(out.iter().zip(0..).all(|(at, number)| *at >= begin + (number + 50) * MS));
+        assert!(out.iter().zip(0..).all(|(at, number)| *at <= begin + (number + 80) * MS + OVERTAKEN));
+    }
+}
+
+#[test]
+fn what_does_not_fit_on_the_way_is_lost_and_the_rest_comes_out_in_time() {
+    let (begin, mut queue) = (Instant::now(), Queue::default());
+    let fit = (0..ON_THE_WAY + 1).filter(|number| queue.push(begin + 10 * MS, *number)).count();
+    assert_eq!(fit, ON_THE_WAY);
+    assert_eq!(queue.pop(begin), None);
+    assert_eq!((queue.due(), queue.pop(begin + 10 * MS)), (Some(begin + 10 * MS), Some(0)));
 }

@@ -8,10 +8,12 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use super::link::{Counts, Quality, Way};
 use super::namespace::Namespace;
 use super::router::{HostNumber, Router};
+use super::until;
 
 /// See the head of this file.
 pub(crate) struct Network {
@@ -90,6 +92,19 @@ impl Network {
     /// Others see a host at another address from now on.
     pub(crate) fn change_address(&self, host: &Host) {
         self.router.translate_anew(host.number, true);
+    }
+
+    /// Waits until nobody has said anything for so long.
+    pub(crate) async fn silence(&self, length: Duration) {
+        let (mut heard, mut since) = (self.counts(), Instant::now());
+        let silent = || {
+            let now = self.counts();
+            if now != heard {
+                (heard, since) = (now, Instant::now());
+            }
+            since.elapsed() >= length
+        };
+        until("silence", silent).await;
     }
 
     /// What became of the datagrams so far.

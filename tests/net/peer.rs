@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use posthouse::address::{PeerAddress, RelayAddress};
 use posthouse::client::{Client, Draft, Event, Outgoing};
 use posthouse::id::PeerId;
 use posthouse::identity::Identity;
@@ -32,13 +33,9 @@ enum News {
 pub(crate) struct Peer {
     pub(crate) host: Host,
     client: Client,
-    home: posthouse::address::RelayAddress,
+    home: RelayAddress,
     news: Arc<Mutex<Vec<(Instant, News)>>>,
     log: JoinHandle<()>,
-}
-
-fn any() -> Socket {
-    Socket::Bind((Ipv4Addr::UNSPECIFIED, 0).into())
 }
 
 impl Peer {
@@ -46,7 +43,7 @@ impl Peer {
     pub(crate) async fn start(network: &Network, relay: &Relay, limits: TransportLimits) -> Self {
         let (host, home) = (network.host(), relay.address.clone());
         let builder = Client::builder(Identity::generate(&SystemEntropy), home.clone());
-        let builder = builder.transport_limits(limits).socket(any());
+        let builder = builder.transport_limits(limits).socket(Socket::Bind((Ipv4Addr::UNSPECIFIED, 0).into()));
         let client = host.namespace.within(|| builder.start()).unwrap();
         let mut events = client.events().await.unwrap();
         let news = Arc::new(Mutex::new(Vec::new()));
@@ -69,9 +66,11 @@ impl Peer {
         self.client.id()
     }
 
-    /// It goes on from another socket, as an application tells it to whose network has changed.
+    /// It goes on from another socket, as an application tells it to whose network has changed. Unlike the first one
+    /// it is bound to the host's address, and of no use any more when the host has another one.
     pub(crate) fn rebind(&self) {
-        self.host.namespace.within(|| self.client.rebind(any())).unwrap();
+        let socket = Socket::Bind((self.host.address(), 0).into());
+        self.host.namespace.within(|| self.client.rebind(socket)).unwrap();
     }
 
     /// What has become of its session since, in words.
@@ -146,7 +145,7 @@ impl Talk {
 
 async fn write(
     client: Client,
-    to: posthouse::address::PeerAddress,
+    to: PeerAddress,
     pace: Duration,
     stop: Arc<AtomicBool>,
     queue: mpsc::Sender<Outgoing>,
