@@ -1,5 +1,6 @@
 //! Addresses that change in mid-flow: by a translator on the way, which tells nobody, and by the host itself.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use posthouse::transport::TransportLimits;
@@ -71,12 +72,13 @@ async fn a_talk_goes_on_when_a_host_moves_and_its_client_rebinds_if_it_is_bound_
     let relay = Relay::start(&network, directory.path());
     let peers = pair(&network, &relay).await;
     for (name, peer) in ["the sender", "the recipient"].into_iter().zip(&peers) {
-        talk_over(&format!("{name} moves"), &peers, || peer.host.move_on()).await;
-        talk_over(&format!("{name} rebinds"), &peers, || peer.rebind()).await;
+        talk_over(&format!("{name} rebinds"), &peers, || peer.rebind(peer.host.address())).await;
         let move_and_rebind = || {
             peer.host.move_on();
-            peer.rebind();
+            peer.rebind(peer.host.address());
         };
         talk_over(&format!("{name} moves and rebinds"), &peers, move_and_rebind).await;
+        peer.rebind(Ipv4Addr::UNSPECIFIED);
+        talk_over(&format!("{name} moves, at any address"), &peers, || peer.host.move_on()).await;
     }
 }

@@ -43,7 +43,7 @@ impl Peer {
     pub(crate) async fn start(network: &Network, relay: &Relay, limits: TransportLimits) -> Self {
         let (host, home) = (network.host(), relay.address.clone());
         let builder = Client::builder(Identity::generate(&SystemEntropy), home.clone());
-        let builder = builder.transport_limits(limits).socket(Socket::Bind((Ipv4Addr::UNSPECIFIED, 0).into()));
+        let builder = builder.transport_limits(limits).socket(Socket::Bind((host.address(), 0).into()));
         let client = host.namespace.within(|| builder.start()).unwrap();
         let mut events = client.events().await.unwrap();
         let news = Arc::new(Mutex::new(Vec::new()));
@@ -66,11 +66,10 @@ impl Peer {
         self.client.id()
     }
 
-    /// It goes on from another socket, as an application tells it to whose network has changed. Unlike the first one
-    /// it is bound to the host's address, and of no use any more when the host has another one.
-    pub(crate) fn rebind(&self) {
-        let socket = Socket::Bind((self.host.address(), 0).into());
-        self.host.namespace.within(|| self.client.rebind(socket)).unwrap();
+    /// It goes on from another socket, as an application tells it to whose network has changed. A socket at an address
+    /// of the host, as the first one is, is of no use any more when the host has another one.
+    pub(crate) fn rebind(&self, to: Ipv4Addr) {
+        self.host.namespace.within(|| self.client.rebind(Socket::Bind((to, 0).into()))).unwrap();
     }
 
     /// What has become of its session since, in words.
