@@ -50,11 +50,13 @@ fn cases() -> Vec<Case> {
         case("both are cut off, idle timeout 4 s", hasty(), [BOTH, BOTH]),
         case("the recipient is cut off, idle timeout 45 s", usual(), [NONE, BOTH]),
         case("the recipient is cut off, idle timeout 4 s", hasty(), [NONE, BOTH]),
-        case("the sender hears nothing", usual(), [DOWN, NONE]),
-        case("the recipient hears nothing", usual(), [NONE, DOWN]),
+        case("the sender hears nothing, idle timeout 45 s", usual(), [DOWN, NONE]),
+        case("the sender hears nothing, idle timeout 4 s", hasty(), [DOWN, NONE]),
+        case("the recipient hears nothing, idle timeout 45 s", usual(), [NONE, DOWN]),
         case("the recipient hears nothing, idle timeout 4 s", hasty(), [NONE, DOWN]),
-        case("the relay does not hear the sender", usual(), [UP, NONE]),
-        case("the relay does not hear the recipient", usual(), [NONE, UP]),
+        case("the relay does not hear the sender, idle timeout 45 s", usual(), [UP, NONE]),
+        case("the relay does not hear the recipient, idle timeout 45 s", usual(), [NONE, UP]),
+        case("the relay does not hear the recipient, idle timeout 4 s", hasty(), [NONE, UP]),
     ]
 }
 
