@@ -15,7 +15,7 @@ use serde_json::Value;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The example peer. `cargo test --test process` alone does not build examples, so it is built here.
-static PEER: LazyLock<PathBuf> = LazyLock::new(|| {
+pub(super) static PEER: LazyLock<PathBuf> = LazyLock::new(|| {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--example", "peer"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(debug_assertions) {
@@ -40,7 +40,8 @@ pub(super) struct Program {
 }
 
 impl Program {
-    fn start(mut command: Command, input: Option<Vec<u8>>) -> Self {
+    /// Starts it; what it is to read is given at once, and then its standard input ends.
+    pub(super) fn start(mut command: Command, input: Option<Vec<u8>>) -> Self {
         let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
