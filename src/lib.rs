@@ -26,6 +26,8 @@ pub mod federation;
 pub mod id;
 pub mod identity;
 mod link;
+#[doc(hidden)]
+pub mod mutant;
 pub mod protocol;
 pub mod random;
 pub mod ranges;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One may import those of lower floors alone.
 const FLOORS: &[&[&str]] = &[
-    &["id", "time", "random", "ranges"],
+    &["id", "time", "random", "ranges", "mutant"],
     &["address"],
     &["protocol"],
     &["delivery", "identity"],
