@@ -32,6 +32,8 @@ Examples:
 enum Command {
     /// Start a relay. Everything it needs is made at the first start.
     Run(run::Args),
+    /// Show every setting, or check a configuration file.
+    Config(config::show::Args),
     /// Show the relay's id and address.
     Identity(identity::Args),
     /// Show how the links of a running relay to other relays stand.
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Config(args) => config::show::run(args),
         Command::Identity(args) => identity::run(args),
         Command::Relays(args) => relays::run(args),
         Command::Bench(args) => bench::run(args),

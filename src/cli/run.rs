@@ -34,9 +34,9 @@ pub(super) struct Args {
     /// TCP address of the admin endpoint [default: 127.0.0.1:9443]
     #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_ADMIN")]
     admin: Option<SocketAddr>,
-    /// What to log on standard error: error, warn, info, debug, or a tracing filter
-    #[arg(long, value_name = "FILTER", env = "POSTHOUSE_LOG", default_value = "info")]
-    log: String,
+    /// What to log on standard error: error, warn, info, debug, or a tracing filter [default: info]
+    #[arg(long, value_name = "FILTER", env = "POSTHOUSE_LOG")]
+    log: Option<String>,
     /// Print one JSON object a line instead of words
     #[arg(long)]
     json: bool,
@@ -45,7 +45,8 @@ pub(super) struct Args {
 /// Runs a relay until SIGTERM, Ctrl-C, or a failure that only a new start can mend.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
     let settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
-    let filter = EnvFilter::builder().parse(&args.log).with_context(|| format!("--log {}", args.log));
+    let log = args.log.as_ref().unwrap_or(&settings.log);
+    let filter = EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"));
     tracing_subscriber::fmt()
         .with_env_filter(filter.map_err(CliError::Usage)?)
         .with_ansi(std::io::stderr().is_terminal())

@@ -19,6 +19,18 @@ pub enum Admission {
     Closed,
 }
 
+impl Admission {
+    /// Its name in a configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Listed => "listed",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// Which relays may send messages here, and are forwarded to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {

@@ -1,0 +1,160 @@
+//! The configuration file: every setting there is.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use toml::de::DeTable;
+
+use super::Settings;
+use super::table::{Shown, Wrong, settings};
+use crate::address::HostPort;
+use crate::id::RelayId;
+use crate::protocol::limit::MAX_BODY_BYTES;
+use crate::relay::Admission;
+
+/// A day and then some: longer than anybody waits for a connection.
+const DAY_SECONDS: u64 = 86_400;
+/// Lifetimes above this were a mistake.
+const YEAR_SECONDS: u64 = 366 * DAY_SECONDS;
+
+settings! {
+    /// What stands before all tables.
+    File of Settings {
+        /// UDP address to listen at. Where there is no IPv6, [::] means 0.0.0.0.
+        listen: SocketAddr = listen;
+        /// What the relay's address shows as HOST:PORT, if that is not where it listens: what others reach.
+        advertise: Option<HostPort> = advertise;
+        /// Directory of the store. One relay at a time.
+        data: PathBuf = data;
+        /// Directory of the relay's certificate and key, which are the relay's identity: keep a copy.
+        certs: PathBuf = certs;
+        /// TCP address of the admin endpoint. Whatever can connect to it learns how the relay is; what changes or
+        /// names anything wants the token in the data directory.
+        admin: SocketAddr = admin;
+        /// What to log on standard error: error, warn, info, debug, or a tracing filter such as
+        /// "info,posthouse::federation=debug".
+        log: String = log;
+    }
+    limits: Limits, federation: Federation
+}
+
+settings! {
+    /// What clients may do, and what the store may hold.
+    Limits of Settings {
+        /// The largest body of a message, bytes. Larger ones are rejected: too_large.
+        body_bytes: usize = relay.body_bytes, 0..=MAX_BODY_BYTES as u64;
+        /// The shortest lifetime of a message, seconds. Shorter ones are made as long.
+        min_ttl_seconds: Duration = relay.min_ttl, 0..=YEAR_SECONDS;
+        /// The longest lifetime of a message, seconds. Longer ones are made as short.
+        max_ttl_seconds: Duration = relay.max_ttl, 1..=YEAR_SECONDS;
+        /// Connections at one time. More are refused.
+        connections: usize = relay.connections, 1..=u64::MAX;
+        /// New connections from one address in a second before it has to prove itself; at sixteen times as many
+        /// they are refused.
+        connections_per_address: u32 = relay.connections_per_address, 1..=u64::MAX;
+        /// Connections at one time that have not said R:HELLO. More are refused.
+        connections_without_hello: usize = relay.transport.max_without_hello, 1..=u64::MAX;
+        /// How long a connection may be without R:HELLO, seconds.
+        hello_timeout_seconds: Duration = relay.transport.hello_timeout, 1..=DAY_SECONDS;
+        /// How long nothing may be heard on a connection before it is over, seconds. Clients say every 15 s that
+        /// they are there.
+        idle_timeout_seconds: Duration = relay.transport.idle_timeout, 20..=DAY_SECONDS;
+        /// Ranges of outcomes that may wait for a session that does not read. At the limit it is closed, and asks
+        /// when it comes back.
+        outcome_ranges: usize = relay.outcome_ranges, 1..=u64::MAX;
+        /// Messages in one mailbox. At the limit senders wait: quota.
+        mailbox_messages: u64 = store.mailbox_messages, 1..=u64::MAX;
+        /// Bytes in one mailbox, envelopes included.
+        mailbox_bytes: u64 = store.mailbox_bytes, 1..=u64::MAX;
+        /// What messages of one sender may take of a mailbox, percent. At the limit that one waits: quota_pair.
+        pair_percent: u64 = store.pair_percent, 1..=100;
+        /// Whether a message for a peer that never connected opens a small mailbox for it; if not, it is rejected:
+        /// unknown_peer.
+        open: bool = store.open;
+        /// Messages in such a mailbox.
+        provisional_messages: u64 = store.provisional_messages, 1..=u64::MAX;
+        /// Bytes in such a mailbox.
+        provisional_bytes: u64 = store.provisional_bytes, 1..=u64::MAX;
+        /// Such mailboxes that one sender may cause.
+        provisional_per_sender: u64 = store.provisional_per_submitter, 0..=u64::MAX;
+        /// Such mailboxes of the whole relay.
+        provisional_total: u64 = store.provisional_total, 0..=u64::MAX;
+        /// Messages that wait for one other relay. At the limit senders wait: outbox_full.
+        outbox_messages: u64 = store.outbox_messages, 1..=u64::MAX;
+        /// Bytes that wait for one other relay.
+        outbox_bytes: u64 = store.outbox_bytes, 1..=u64::MAX;
+        /// Messages that wait for other relays in all.
+        outboxes_messages: u64 = store.outboxes_messages, 1..=u64::MAX;
+        /// Bytes that wait for other relays in all.
+        outboxes_bytes: u64 = store.outboxes_bytes, 1..=u64::MAX;
+        /// Lanes that are remembered for one client. At the limit it waits: lanes.
+        lanes_per_submitter: u64 = store.lanes_per_submitter, 1..=u64::MAX;
+        /// Lanes that are remembered for one sender and recipient.
+        lanes_per_pair: u64 = store.lanes_per_pair, 1..=u64::MAX;
+        /// Bytes of the disk that stay free. Below, new messages wait: no_room.
+        min_free_bytes: u64 = store.min_free_bytes;
+    }
+}
+
+settings! {
+    /// Which other relays this one has to do with.
+    Federation of Settings {
+        /// Which relays may send messages here, and are sent messages: "open" for all of them, "listed" for those
+        /// in allow, "closed" for none.
+        admission: Admission = relay.federation.admission;
+        /// Relays that are listed, by id or address.
+        allow: BTreeSet<RelayId> = relay.federation.allow;
+        /// Relays that are not admitted in any case, by id or address.
+        block: BTreeSet<RelayId> = relay.federation.block;
+    }
+}
+
+/// Reads a file over the settings that are there. Says in which line what is wrong, and what would be right.
+pub(super) fn read(path: &Path, into: &mut Settings) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
+    let file: File =
+        toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), error.to_string().trim()))?;
+    let wrong = match file.apply(into) {
+        Ok(()) => match into.wrong() {
+            Some(wrong) => wrong,
+            None => return Ok(()),
+        },
+        Err(wrong) => wrong,
+    };
+    let line = place(&text, wrong.key).map_or(String::new(), |place| {
+        let before = text.get(..place.start).unwrap_or_default();
+        format!(" line {}", before.matches('\n').count() + 1)
+    });
+    Err(anyhow!("{}{line}: {} {}", path.display(), wrong.key, wrong.what))
+}
+
+/// Where a key stands, in whichever table.
+fn place(text: &str, key: &str) -> Option<Range<usize>> {
+    let document = DeTable::parse(text).ok()?;
+    let root = document.get_ref();
+    let tables = root.values().filter_map(|value| value.get_ref().as_table());
+    tables.chain([root]).flat_map(|table| table.keys()).find(|found| found.get_ref() == key).map(|found| found.span())
+}
+
+/// All tables, by name, with every setting as it is; first what stands before all tables.
+pub(super) fn shown(settings: &Settings) -> [(&'static str, Vec<Shown>); 3] {
+    [("", File::shown(settings)), ("limits", Limits::shown(settings)), ("federation", Federation::shown(settings))]
+}
+
+impl Settings {
+    /// Settings that do not go together.
+    fn wrong(&self) -> Option<Wrong> {
+        let (key, what) = if self.relay.min_ttl > self.relay.max_ttl {
+            ("min_ttl_seconds", "is above max_ttl_seconds; use at most that".to_owned())
+        } else if let Some(relay) = self.relay.federation.allow.intersection(&self.relay.federation.block).next() {
+            ("block", format!("names {relay}, and so does allow; take it out of one of them"))
+        } else {
+            return None;
+        };
+        Some(Wrong { key, what })
+    }
+}

@@ -1,0 +1,180 @@
+//! Where a relay's settings come from: flags over environment over file over defaults.
+//!
+//! ```text
+//!  file    every setting, with its words, its bounds and its place here
+//!  table   what such a list is made of
+//!  show    posthouse config
+//! ```
+
+mod file;
+pub(super) mod show;
+mod table;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::CliError;
+use crate::address::HostPort;
+use crate::relay::RelayLimits;
+use crate::store::StoreLimits;
+
+/// The UDP port that relays listen at.
+const DEFAULT_PORT: u16 = 4433;
+
+/// The flags that say who a relay is and where.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "POSTHOUSE_CONFIG")]
+    config: Option<PathBuf>,
+    /// UDP address to listen at [default: [::]:4433, and 0.0.0.0:4433 where there is no IPv6]
+    #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// What the relay's address shows, if that is not where it listens
+    #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_ADVERTISE")]
+    advertise: Option<HostPort>,
+    /// Directory of the certificate and its key [default: ./certs]
+    #[arg(long, value_name = "DIR", env = "POSTHOUSE_CERTS")]
+    certs: Option<PathBuf>,
+}
+
+/// All settings of a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// Where to listen.
+    pub(super) listen: SocketAddr,
+    /// What the address shows.
+    pub(super) advertise: Option<HostPort>,
+    /// Where the store lies.
+    pub(super) data: PathBuf,
+    /// Where certificate and key lie.
+    pub(super) certs: PathBuf,
+    /// Where the admin endpoint listens.
+    pub(super) admin: SocketAddr,
+    /// What to log.
+    pub(super) log: String,
+    /// What clients may do.
+    pub(super) relay: RelayLimits,
+    /// What the store may hold.
+    pub(super) store: StoreLimits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into(),
+            advertise: None,
+            data: "data".into(),
+            certs: "certs".into(),
+            admin: ([127, 0, 0, 1], 9443).into(),
+            log: "info".to_owned(),
+            relay: RelayLimits::default(),
+            store: StoreLimits::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Brings flags, environment and file together.
+    pub(super) fn load(place: &Place, data: Option<&Path>, admin: Option<SocketAddr>) -> Result<Self, CliError> {
+        let mut settings = Self::default();
+        if let Some(path) = &place.config {
+            file::read(path, &mut settings).map_err(CliError::Usage)?;
+        }
+        settings.listen = place.listen.unwrap_or(settings.listen);
+        settings.advertise = place.advertise.clone().or(settings.advertise);
+        settings.data = data.map_or(settings.data, Path::to_owned);
+        settings.certs = place.certs.clone().unwrap_or(settings.certs);
+        settings.admin = admin.unwrap_or(settings.admin);
+        // A lane's row has to outlive every message that could still be offered on it.
+        settings.store.lane_rest = settings.relay.max_ttl;
+        Ok(settings)
+    }
+
+    /// What the relay's address shows when it listens at `local`; true if that is a guess for this machine only.
+    pub(super) fn shown(&self, local: SocketAddr) -> (HostPort, bool) {
+        match &self.advertise {
+            Some(advertise) => (advertise.clone(), false),
+            None if local.ip().is_unspecified() => (SocketAddr::from(([127, 0, 0, 1], local.port())).into(), true),
+            None => (local.into(), false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("posthouse.toml");
+        std::fs::write(&path, text).unwrap();
+        let place = Place { config: Some(path), listen: None, advertise: None, certs: None };
+        Settings::load(&place, Some(Path::new("/flag")), None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_are_over_the_file_and_the_file_is_over_the_defaults() {
+        let settings = load("data = '/file'\ncerts = '/file'\n[limits]\nmailbox_messages = 7").unwrap();
+        assert_eq!(settings.data, Path::new("/flag"));
+        assert_eq!(settings.certs, Path::new("/file"));
+        assert_eq!(settings.listen.port(), DEFAULT_PORT);
+        assert_eq!(settings.store.mailbox_messages, 7);
+        assert_eq!(settings.store.mailbox_bytes, StoreLimits::default().mailbox_bytes);
+    }
+
+    #[test]
+    fn the_example_says_what_holds_without_it() {
+        let example = show::example();
+        assert_eq!(load(&example).unwrap(), load("").unwrap(), "as it is, it changes nothing");
+        // With every sign taken away it says the same, but for what is not set.
+        let spelled = example.lines().filter_map(|line| match line.strip_prefix('#') {
+            Some(setting) if setting.contains("...") => None,
+            Some(setting) => (!setting.starts_with(' ')).then_some(setting),
+            None => Some(line),
+        });
+        let spelled: Vec<&str> = spelled.collect();
+        assert_eq!(load(&spelled.join("\n")).unwrap(), load("").unwrap());
+        assert!(spelled.len() > 30, "{spelled:?}");
+    }
+
+    #[test]
+    fn a_setting_that_nobody_can_mean_is_named_with_its_line_and_what_would_be_right() {
+        let relay = crate::id::RelayId::from_bytes([7; 32]);
+        let both = format!("[federation]\nallow = ['{relay}']\nblock = ['{relay}']");
+        for (text, named) in [
+            ("\nlisen = '[::]:1'", &["line 2", "lisen", "`listen`"][..]),
+            ("listen = 'nowhere'", &["line 1", "listen"]),
+            ("listen = 4433", &["line 1", "socket address"]),
+            ("listen = '[::]:1'\nlisten = '[::]:2'", &["line 2", "duplicate"]),
+            ("advertise = 'host'", &["line 1", "advertise", "HOST:PORT"]),
+            ("data = 7", &["line 1", "data"]),
+            ("data = 'a", &["line 1"]),
+            ("limits = 7", &["line 1", "limits"]),
+            ("[limit]", &["line 1", "limit", "`limits`"]),
+            ("[limits]\nmailbox = 7", &["line 2", "mailbox", "`mailbox_messages`"]),
+            ("[limits]\nbody_bytes = -1", &["line 2", "body_bytes"]),
+            ("[limits]\nbody_bytes = 1.5", &["line 2", "body_bytes"]),
+            ("[limits]\nbody_bytes = '1M'", &["line 2", "body_bytes"]),
+            ("[limits]\n\nbody_bytes = 2000000", &["line 3", "body_bytes is 2000000; use 0 to 1048576"]),
+            ("[limits]\npair_percent = 0", &["line 2", "pair_percent is 0; use 1 to 100"]),
+            ("[limits]\nconnections = 0", &["line 2", "connections is 0"]),
+            ("[limits]\nmailbox_messages = 0", &["line 2", "mailbox_messages is 0"]),
+            ("[limits]\nmax_ttl_seconds = 99999999999", &["line 2", "max_ttl_seconds"]),
+            ("[limits]\nopen = 1", &["line 2", "open"]),
+            ("[limits]\nmin_ttl_seconds = 10\nmax_ttl_seconds = 9", &["line 2", "min_ttl_seconds", "max_ttl_seconds"]),
+            ("[limits]\nidle_timeout_seconds = 10", &["line 2", "idle_timeout_seconds is 10; use 20"]),
+            ("[federation]\nadmission = 'opened'", &["line 2", "admission", "`open`"]),
+            ("[federation]\nallow = 'all'", &["line 2", "allow"]),
+            ("[federation]\nblock = ['nobody']", &["line 2", "block", "no relay's id"]),
+            (&both, &["line 3", "block", "allow"]),
+        ] {
+            let error = load(text).unwrap_err();
+            for named in named {
+                assert!(error.contains(named), "{text}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What a table of the configuration file is made of: settings, each written down once, with its words, its place
+//! among the values and its bounds. What reads the file, what checks it and what explains it all come from there.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Value;
+
+use crate::address::{HostPort, RelayAddress};
+use crate::id::RelayId;
+use crate::relay::Admission;
+
+/// A setting as it is explained.
+pub(super) struct Shown {
+    pub(super) key: &'static str,
+    /// What it means, line by line.
+    pub(super) words: &'static [&'static str],
+    /// What it is; nothing, if it is not set.
+    pub(super) value: Option<Value>,
+}
+
+/// A setting that has a value that it cannot have.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub(super) key: &'static str,
+    /// What it is, and what would be right.
+    pub(super) what: String,
+}
+
+/// What a setting may be.
+pub(super) trait Setting: Sized {
+    /// What stands in the file.
+    type Written: DeserializeOwned;
+
+    fn read(written: Self::Written) -> Self;
+
+    fn shown(&self) -> Option<Value>;
+}
+
+/// Those that stand in the file as they are.
+macro_rules! plain {
+    ($($type:ty: $shown:expr;)*) => {$(
+        impl Setting for $type {
+            type Written = Self;
+
+            fn read(written: Self) -> Self {
+                written
+            }
+
+            fn shown(&self) -> Option<Value> {
+                let shown: fn(&Self) -> Value = $shown;
+                Some(shown(self))
+            }
+        }
+    )*};
+}
+
+fn integer(number: u64) -> Value {
+    // Above lie no defaults, and TOML has no such numbers.
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+plain! {
+    u64: |number| integer(*number);
+    u32: |number| integer((*number).into());
+    usize: |number| integer(*number as u64);
+    bool: |yes| Value::Boolean(*yes);
+    SocketAddr: |address| Value::String(address.to_string());
+    PathBuf: |path| Value::String(path.display().to_string());
+    String: |text| Value::String(text.clone());
+    Admission: |admission| Value::String(admission.name().to_owned());
+}
+
+/// Whole seconds.
+impl Setting for Duration {
+    type Written = u64;
+
+    fn read(written: u64) -> Self {
+        Self::from_secs(written)
+    }
+
+    fn shown(&self) -> Option<Value> {
+        Some(integer(self.as_secs()))
+    }
+}
+
+impl Setting for Option<HostPort> {
+    type Written = Text<HostPort>;
+
+    fn read(written: Text<HostPort>) -> Self {
+        Some(written.0)
+    }
+
+    fn shown(&self) -> Option<Value> {
+        self.as_ref().map(|host| Value::String(host.to_string()))
+    }
+}
+
+/// Relays by id, or by an address of theirs.
+impl Setting for BTreeSet<RelayId> {
+    type Written = Vec<Text<RelayId>>;
+
+    fn read(written: Self::Written) -> Self {
+        written.into_iter().map(|relay| relay.0).collect()
+    }
+
+    fn shown(&self) -> Option<Value> {
+        Some(Value::Array(self.iter().map(|relay| Value::String(relay.to_string())).collect()))
+    }
+}
+
+/// Something that is read from a string.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String", bound = "Text<T>: TryFrom<String, Error = String>")]
+pub(super) struct Text<T>(T);
+
+impl TryFrom<String> for Text<HostPort> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| format!("{text:?} is no HOST:PORT: {error}"))
+    }
+}
+
+impl TryFrom<String> for Text<RelayId> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let address = text.parse::<RelayAddress>().map(|address| address.relay);
+        address.or_else(|_| text.parse()).map(Self).map_err(|error| format!("{text:?} is no relay's id: {error}"))
+    }
+}
+
+/// Holds a number to its bounds.
+pub(super) fn bounded<N: Copy + TryInto<u64>>(key: &'static str, number: N, low: u64, high: u64) -> Result<(), Wrong> {
+    match number.try_into() {
+        Ok(number) if (low..=high).contains(&number) => Ok(()),
+        Ok(number) => Err(Wrong { key, what: format!("is {number}; use {low} to {high}") }),
+        Err(_) => Err(Wrong { key, what: format!("is too large; use {low} to {high}") }),
+    }
+}
+
+/// A table of the file: settings, each with its words, its type, the place of its value in `$owner`, and bounds
+/// where there are any.
+macro_rules! settings {
+    ($(#[$about:meta])* $table:ident of $owner:ty {
+        $($(#[doc = $words:literal])+ $key:ident: $type:ty = $($place:ident).+ $(, $low:literal..=$high:expr)?;)*
+    } $($inner:ident: $inner_table:ident),*) => {
+        $(#[$about])*
+        #[derive(Debug, Default, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $table {
+            $($key: Option<<$type as $crate::cli::config::table::Setting>::Written>,)*
+            $(#[serde(default)] pub(super) $inner: $inner_table,)*
+        }
+
+        impl $table {
+            /// What is written takes the place of what was there.
+            pub(super) fn apply(self, to: &mut $owner) -> Result<(), $crate::cli::config::table::Wrong> {
+                $(if let Some(written) = self.$key {
+                    $($crate::cli::config::table::bounded(stringify!($key), written, $low, $high)?;)?
+                    to.$($place).+ = $crate::cli::config::table::Setting::read(written);
+                })*
+                $(self.$inner.apply(to)?;)*
+                Ok(())
+            }
+
+            /// Every setting, as it is.
+            pub(super) fn shown(of: &$owner) -> Vec<$crate::cli::config::table::Shown> {
+                use $crate::cli::config::table::{Setting, Shown};
+                vec![$(Shown {
+                    key: stringify!($key),
+                    words: &[$($words),+],
+                    value: of.$($place).+.shown(),
+                },)*]
+            }
+        }
+    };
+}
+pub(super) use settings;
