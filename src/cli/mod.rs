@@ -8,6 +8,7 @@ mod identity;
 mod output;
 mod relays;
 mod run;
+mod shell;
 
 use std::process::ExitCode;
 
@@ -38,8 +39,12 @@ enum Command {
     Identity(identity::Args),
     /// Show how the links of a running relay to other relays stand.
     Relays(relays::Args),
-    /// Measure a relay: its own one, or one that is named
+    /// Measure a relay: its own one, or one that is named.
     Bench(bench::Args),
+    /// Print completions for a shell.
+    Completions(shell::Completions),
+    /// Write the manual pages.
+    Man(shell::Man),
 }
 
 /// What a command could not do, and whose fault that is.
@@ -63,6 +68,8 @@ pub fn main() -> ExitCode {
         Command::Identity(args) => identity::run(args),
         Command::Relays(args) => relays::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
     };
     let (error, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
