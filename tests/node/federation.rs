@@ -8,7 +8,7 @@ use posthouse::protocol::{Answer, CloseCode, Frame, HelloR, MsgA, MsgR, Outcome,
 use posthouse::relay::{Admission, Policy};
 
 use crate::support::client::{Taker, accepted, client, client_in, outcomes, send, short_lived};
-use crate::support::raw::{Session, Speaker, hello, message, peer};
+use crate::support::raw::{Session, Speaker, forwarded, hello, peer};
 use crate::support::relay::TestRelay;
 use crate::support::{until, who, within};
 
@@ -147,17 +147,6 @@ async fn a_policy_keeps_other_relays_out_and_names_no_route_to_them() {
     let mut submit = relay.open(posthouse::protocol::StreamKind::Submit).await;
     submit.say(HelloR { role: Role::Relay, ..hello() }).await;
     assert_eq!(relay.closed().await.0, CloseCode::NotAllowed);
-}
-
-/// A message as a relay forwards it.
-fn forwarded(request: u64, from: &posthouse::identity::Identity, relay: u8, lane: u64, n: u64) -> MsgR {
-    use posthouse::protocol::{Envelope, Header};
-    let plain = message(request, 1, 2, lane, n, b"x");
-    let header = *Envelope::parse(plain.envelope.clone()).unwrap().header();
-    let header = Header { sender: from.peer_id(), relay: who(relay).relay_id(), ..header };
-    let envelope = Envelope::new(header, b"x");
-    let signature = Some(from.sign(&envelope.signed_bytes()));
-    MsgR { envelope: envelope.bytes().clone(), signature, ..plain }
 }
 
 #[tokio::test]

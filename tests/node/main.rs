@@ -10,6 +10,7 @@
 //! | `greeting`, `rules`, `foreign` | what breaks the protocol is closed by name, alone |
 //! | `offline`, `pages`, `outcome`, `quota` | mailboxes: the backlog, pages, counts, lifetimes, refusals, limits |
 //! | `federation` | messages between peers of different relays |
+//! | `forged` | what its sender did not write is refused, and told |
 //! | `memory` | what a session that does not read costs |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
@@ -26,6 +27,7 @@
 mod federation;
 mod first;
 mod foreign;
+mod forged;
 mod greeting;
 mod lost;
 mod memory;
