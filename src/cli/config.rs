@@ -61,6 +61,9 @@ struct FederationTable {
     allow: Vec<RelayName>,
     #[serde(default)]
     block: Vec<RelayName>,
+    /// Where relays are, whatever the addresses in messages say.
+    #[serde(default)]
+    places: Vec<RelayPlace>,
 }
 
 /// A relay's id, or an address of it.
@@ -77,10 +80,24 @@ impl TryFrom<String> for RelayName {
     }
 }
 
+/// A relay's address.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct RelayPlace(RelayAddress);
+
+impl TryFrom<String> for RelayPlace {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| format!("{text:?} is no relay's address: {error}"))
+    }
+}
+
 impl From<FederationTable> for Policy {
     fn from(table: FederationTable) -> Self {
         let ids = |names: Vec<RelayName>| names.into_iter().map(|name| name.0).collect();
-        Self { admission: table.admission, allow: ids(table.allow), block: ids(table.block) }
+        let places = table.places.into_iter().map(|RelayPlace(address)| (address.relay, address)).collect();
+        Self { admission: table.admission, allow: ids(table.allow), block: ids(table.block), places }
     }
 }
 
@@ -245,6 +262,7 @@ mod tests {
             ("lisen = '[::]:1'", "lisen"),
             ("listen = 'nowhere'", "listen"),
             ("advertise = 'host'", "advertise"),
+            ("[federation]\nplaces = ['posthouse://somewhere']", "places"),
             ("[limits]\nbody_bytes = -1", "body_bytes"),
             ("[limits]\nbody_bytes = 2000000", "body_bytes"),
             ("[limits]\npair_percent = 0", "pair_percent"),

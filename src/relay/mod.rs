@@ -158,6 +158,7 @@ impl Relay {
             let federation = Federation::new(Context {
                 me: id,
                 endpoint: outgoing,
+                places: limits.federation.places.clone(),
                 store: store.clone(),
                 clock: clock.clone(),
                 entropy,

@@ -18,7 +18,7 @@ pub struct Observer(pub(super) Weak<Node>);
 pub struct LinkReport {
     /// Which.
     pub relay: RelayId,
-    /// Where it is, as the last message for it said.
+    /// Where it is looked for: the place that a message named last comes first.
     pub address: String,
     /// How the link stands.
     pub standing: Standing,

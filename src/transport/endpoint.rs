@@ -244,6 +244,9 @@ impl ClientEndpoint {
     ) -> Result<Connection, ConnectError> {
         let (tls, finding) = self.tls.towards(relay).map_err(|error| ConnectError::Tls(error.to_string()))?;
         let config = config::client(&self.limits, &self.chance, tls);
+        if remote.is_ipv6() && self.local_addr()?.is_ipv4() {
+            return Err(ConnectError::NoIpv6);
+        }
         let attempt = self.quinn.connect_with(config, remote, SERVER_NAME).map_err(|error| {
             let kind = match error {
                 quinn::ConnectError::InvalidRemoteAddress(_) => io::ErrorKind::InvalidInput,

@@ -226,6 +226,10 @@ pub enum ConnectError {
     /// Any other failure of the TLS handshake.
     #[error("the TLS handshake failed: {0}")]
     Tls(String),
+    /// An address of IPv6, and a socket of IPv4: that of a machine without IPv6, or one that was bound to an address
+    /// of IPv4.
+    #[error("there is no IPv6 here: give this side an address of IPv6, or name an address of IPv4 of the other side")]
+    NoIpv6,
     /// This side cannot reach such an address at all.
     #[error("cannot connect from here")]
     Io(#[from] io::Error),

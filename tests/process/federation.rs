@@ -159,3 +159,33 @@ fn the_example_shows_every_packet_between_two_relays_in_the_order_of_cause_and_e
     assert!(chains.iter().all(|chain| chain.is_sorted()), "{chains:?}{scene}");
     assert_eq!(shown.matches("knows: delivered").count(), 3, "{shown}");
 }
+
+#[test]
+fn what_waits_for_a_relay_that_moved_goes_out_once_somebody_names_its_new_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let [here, there] = ["here", "there"].map(|name| directory.path().join(name));
+    for home in [&here, &there] {
+        std::fs::create_dir(home).unwrap();
+    }
+    let (mut relay, mut other) = (Relay::start(&here), Relay::start(&there));
+    let bob = |other: &Relay| Peer::new(directory.path().join("bob"), other);
+    let old = bob(&other).address();
+    other.kill();
+    let alice = Peer::new(directory.path().join("alice"), &relay);
+    let send = |to: &str, word: &str| {
+        let sent = alice.run(&["send", "--until", "accepted", "--to", to, word]);
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    };
+    send(&old, "one");
+    other.move_away();
+    other.start_again();
+    let new = bob(&other).address();
+    assert_ne!(new, old);
+    send(&new, "two");
+    // What was said is on disk.
+    relay.kill();
+    relay.start_again();
+    let receiver = bob(&other).start(&["recv", "--max", "2"]);
+    let bodies = [(); 2].map(|()| receiver.expect("message")["body"].as_str().unwrap().to_owned());
+    assert_eq!(bodies, ["one", "two"]);
+}

@@ -151,6 +151,11 @@ impl Relay {
         self.program = Some(program);
     }
 
+    /// Takes another port, from the next start on.
+    pub(super) fn move_away(&mut self) {
+        self.port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    }
+
     pub(super) fn kill(&mut self) {
         self.program.as_mut().unwrap().kill();
     }

@@ -76,6 +76,18 @@ impl TestRelay {
         self
     }
 
+    /// At this address of this machine.
+    #[must_use]
+    pub(crate) fn listening_at(mut self, at: &str) -> Self {
+        self.at = at.parse().unwrap();
+        self
+    }
+
+    /// Moves to another port, from the next start on.
+    pub(crate) const fn move_away(&mut self) {
+        self.at.set_port(0);
+    }
+
     /// Sets limits before the start.
     #[must_use]
     pub(crate) fn with(mut self, set: impl FnOnce(&mut RelayLimits, &mut StoreLimits)) -> Self {
