@@ -176,8 +176,12 @@ impl<'t> Work<'t> {
     /// handed out at any time.
     pub(super) fn outbox(&mut self, forward: &Forward) -> Result<Number, Fault> {
         let number = self.number_or_new(outbox_key(&forward.relay))?;
-        if self.mailboxes.get(number)?.is_none() {
-            self.make_mailbox(number, None)?;
+        if self.links.get(number)?.is_none() {
+            // Somebody may have written to a peer of that name before.
+            if self.mailboxes.get(number)?.is_none() {
+                self.make_mailbox(number, None)?;
+            }
+            self.keep_mailbox(number)?;
             self.mailboxes.change_or(number, MailboxRow::default)?.open = 1;
         }
         let address = &forward.address;
