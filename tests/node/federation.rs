@@ -182,3 +182,27 @@ async fn a_relay_speaks_for_its_own_peers_alone_and_forges_none() {
     taker.count(1).await;
     assert_eq!(taker.all()[0].from, PeerId::from_bytes(*who(1).peer_id().as_bytes()));
 }
+
+#[tokio::test]
+async fn nothing_is_said_of_what_an_earlier_run_forwarded_before_the_other_relay_is_asked() {
+    let (mut here, mut there) = two();
+    known(2, &there).await.close().await;
+    let place = tempfile::tempdir().unwrap();
+    let alice = client_in(place.path(), 1, &here.home());
+    let ttl = Duration::from_secs(4);
+    let mut first = within("the outbox", alice.send(short_lived(&there.home(), 2, "one", ttl))).await.unwrap();
+    let over = tokio::time::sleep(ttl + Duration::from_secs(1));
+    there.waits_for(2, 1).await;
+    here.kill().await;
+    let bob = client(2, &there.home());
+    Taker::of(&bob).count(1).await;
+    there.waits_for(2, 0).await;
+    there.kill().await;
+    // A message for the same relay comes while its store still looks for what the last run left.
+    here.hesitates = true;
+    here.start();
+    accepted(&mut send(&alice, &there.home(), 2, &["two"]).await).await;
+    over.await;
+    there.start();
+    assert_eq!(within("the outcome", first.outcome()).await.unwrap(), Outcome::Delivered);
+}

@@ -21,6 +21,7 @@ use posthouse::transport::Socket;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::hesitant::Hesitant;
 use super::{PATIENCE, who, within};
 
 /// Who the relay is in the cast.
@@ -37,6 +38,8 @@ pub(crate) struct TestRelay {
     pub(crate) store_limits: StoreLimits,
     /// Memory for pages of the store.
     pub(crate) cache_bytes: usize,
+    /// Whether the store takes its time to say which other relays messages wait for.
+    pub(crate) hesitates: bool,
     running: Option<Running>,
 }
 
@@ -65,6 +68,7 @@ impl TestRelay {
             limits: RelayLimits::default(),
             store_limits: StoreLimits::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
+            hesitates: false,
             running: None,
         }
     }
@@ -114,7 +118,7 @@ impl TestRelay {
             let options = RelayOptions {
                 identity: self.identity(),
                 socket: Socket::Bind(self.at),
-                store: store.clone(),
+                store: if self.hesitates { Arc::new(Hesitant::new(store.clone())) } else { store.clone() },
                 clock: clock.clone(),
                 entropy: entropy.clone(),
                 limits: self.limits.clone(),
