@@ -125,6 +125,11 @@ impl Link {
         self.orphaned
     }
 
+    /// Nothing waits: what is known of the relay is needed no longer.
+    pub(super) fn release(&self) {
+        release(&self.context, &self.relay);
+    }
+
     /// Runs until nothing has waited for long, or its relay ends; how often it had been wanted by then.
     pub(super) async fn run(&mut self) -> u64 {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
@@ -533,6 +538,13 @@ fn close(state: &State, code: CloseCode, reason: &str) {
     if let State::Up { link, .. } = state {
         link.connection.close(code, reason);
     }
+}
+
+/// Lets go of a relay's outbox, if it is empty.
+pub(super) fn release(context: &Context, relay: &RelayId) {
+    let outbox = outbox_key(relay);
+    // Whether it happens shows at the next start.
+    drop(context.store.submit(fence(outbox), vec![Op::Release { outbox }]));
 }
 
 /// The store sees to it that nothing else writes for a session of a peer; a link has no rival.

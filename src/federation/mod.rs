@@ -112,6 +112,8 @@ impl Federation {
     pub async fn resume(&self) -> Result<(), StoreError> {
         for state in self.context.store.links().await? {
             if state.waiting == 0 {
+                // The last run ended before it could.
+                link::release(&self.context, &state.relay);
                 continue;
             }
             match state.address.parse::<RelayAddress>() {
@@ -176,6 +178,10 @@ impl Federation {
                 let over = links.get(&relay).is_none_or(|handle| handle.orders.borrow().times == times);
                 if over || link.is_orphaned() {
                     links.remove(&relay);
+                    if !link.is_orphaned() {
+                        // Before anybody can want a link again, and put something into its outbox.
+                        link.release();
+                    }
                     return;
                 }
             }

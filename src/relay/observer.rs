@@ -31,7 +31,7 @@ pub struct LinkReport {
 }
 
 impl Observer {
-    /// The relays that this one forwards to, or has.
+    /// The relays that this one forwards to: for which something waits, or did a minute ago.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot say; `Closed` once the relay is gone.

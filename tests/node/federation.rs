@@ -206,3 +206,24 @@ async fn nothing_is_said_of_what_an_earlier_run_forwarded_before_the_other_relay
     there.start();
     assert_eq!(within("the outcome", first.outcome()).await.unwrap(), Outcome::Delivered);
 }
+
+#[tokio::test]
+async fn a_relay_that_nothing_waits_for_is_forgotten_at_the_next_start() {
+    use posthouse::store::RelayStore as _;
+    let (mut here, there) = two();
+    let (alice, bob) = (client(1, &here.home()), known(2, &there).await);
+    let taker = Taker::of(&bob);
+    assert_eq!(outcomes(&mut send(&alice, &there.home(), 2, &["one"]).await).await, [Outcome::Delivered]);
+    here.kill().await;
+    here.start();
+    let store = here.store().clone();
+    within("no link", async {
+        while !store.links().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(outcomes(&mut send(&alice, &there.home(), 2, &["two"]).await).await, [Outcome::Delivered]);
+    assert_eq!(taker.bodies(), ["one", "two"]);
+    here.assert_sound().await;
+}

@@ -131,3 +131,20 @@ pub(crate) fn nobody_writes_to_an_outbox_as_if_it_were_a_peer<H: Harness>(home: 
         "it may have gone out"
     );
 }
+
+pub(crate) fn an_outbox_that_is_empty_and_needed_no_longer_leaves_nothing_behind<H: Harness>(home: Home<H>) {
+    let outbox = outbox_key(&relay(9));
+    let fence = Fence { peer: outbox, device: 0, epoch: 1 };
+    let release = || home.submit(fence, vec![Op::Release { outbox }]);
+    assert_eq!(release(), [Done::Done], "there is none");
+    home.append(forwarded(lane(1, 2, 7), 1, 9));
+    release();
+    let first = seqs(&home, 9)[0];
+    resolve(&home, 9, [(first, Verdict::DELIVERED)]);
+    assert_eq!(home.get(home.store().links()).len(), 1);
+    release();
+    assert_eq!(home.get(home.store().links()), []);
+    assert_eq!(home.state(lane(1, 2, 7)).delivered, [(1, 1)].into_iter().collect(), "its sender may still ask");
+    home.append(forwarded(lane(1, 2, 7), 2, 9));
+    assert!(seqs(&home, 9)[0] > first, "no seq names two messages");
+}

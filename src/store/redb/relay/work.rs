@@ -216,6 +216,20 @@ impl<'t> Work<'t> {
         self.release_number(of)
     }
 
+    /// An outbox with nothing in it goes, and what is known of its relay: otherwise every relay that anybody ever
+    /// named would stay for good.
+    pub(super) fn drop_empty_outbox(&mut self, of: PeerId) -> Result<(), Fault> {
+        let Some(number) = self.number(of)? else { return Ok(()) };
+        let Some(row) = self.mailboxes.get(number)?.copied() else { return Ok(()) };
+        if row.messages > 0 || self.links.get(number)?.is_none() {
+            return Ok(());
+        }
+        self.counters.seq_floor = self.counters.seq_floor.max(row.last_seq);
+        self.links.remove(number);
+        self.mailboxes.remove(number);
+        self.release_number(number)
+    }
+
     /// Where the lane of a submitter stands, if all of its peers are known.
     pub(super) fn lane_at(&mut self, submitter: PeerId, key: &LaneKey) -> Result<Option<LaneAt>, Fault> {
         let Some(submitter) = self.number(submitter)? else { return Ok(None) };
