@@ -1,11 +1,14 @@
 //! Where another relay is: over IPv4 and IPv6, after it moved, and although somebody names a wrong place.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use posthouse::address::RelayAddress;
 use posthouse::client::{Client, Outgoing};
+use posthouse::federation::Standing;
 use posthouse::protocol::Outcome;
 use posthouse::relay::Policy;
+use posthouse::time::{SystemClock, UnixMillis};
 use posthouse::transport::Socket;
 
 use crate::support::client::{Taker, accepted, builder, client, outcomes, send};
@@ -121,4 +124,40 @@ async fn where_the_configuration_says_that_a_relay_is_counts_whatever_messages_s
     let mut sent = leave(&alice, &elsewhere(&there, wrong), "hello").await;
     assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
     assert_eq!(taker.bodies(), ["hello"]);
+}
+
+/// When the only link is tried again.
+async fn next_try(relay: &TestRelay) -> Option<UnixMillis> {
+    match relay.links().await.first()?.standing {
+        Standing::Waiting { retry_at } => Some(retry_at),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn one_more_message_does_not_hurry_a_link() {
+    let here = TestRelay::in_memory().started();
+    let there = TestRelay::in_memory().named(THERE).started();
+    let taker = known_at(&there).await;
+    let alice = client(1, &here.home());
+    // Somebody else is there, who says so at once.
+    let wrong = elsewhere(&there, here.at());
+    let mut sent = leave(&alice, &wrong, "0").await;
+    let enough = Duration::from_secs(5);
+    let retry_at = within("a long wait", async {
+        loop {
+            match next_try(&here).await {
+                Some(at) if SystemClock::shared().date().until(at) > enough => return at,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await;
+    for word in ["1", "2", "3"] {
+        sent.extend(leave(&alice, &wrong, word).await);
+        assert_eq!(next_try(&here).await, Some(retry_at));
+    }
+    sent.extend(leave(&alice, &there.home(), "4").await);
+    taker.count(5).await;
+    assert_eq!(outcomes(&mut sent).await, vec![Outcome::Delivered; 5]);
 }

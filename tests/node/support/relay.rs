@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use posthouse::address::RelayAddress;
 use posthouse::identity::Identity;
 use posthouse::random::SystemEntropy;
-use posthouse::relay::{Relay, RelayLimits, RelayOptions};
+use posthouse::relay::{LinkReport, Relay, RelayLimits, RelayOptions};
 use posthouse::store::redb::Backend;
 use posthouse::store::redb::file::DEFAULT_CACHE_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
@@ -204,6 +204,11 @@ impl TestRelay {
     /// Open sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.running.as_ref().unwrap().relay.sessions()
+    }
+
+    /// How its links stand.
+    pub(crate) async fn links(&self) -> Vec<LinkReport> {
+        self.running.as_ref().unwrap().relay.observer().links().await.unwrap()
     }
 
     /// Messages that wait for this member of the cast.
