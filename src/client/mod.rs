@@ -53,6 +53,7 @@ mod driver;
 mod event;
 mod forgery;
 mod message;
+mod progress;
 mod reading;
 mod receiving;
 mod sending;

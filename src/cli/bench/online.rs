@@ -12,10 +12,11 @@ use tokio::task::JoinSet;
 use super::Bench;
 use super::clients::Pair;
 use super::latency::Latency;
+use super::process::Process;
 use super::report::{self, count, fields, rate, rate_words};
 use crate::client::Draft;
 use crate::protocol::Outcome;
-use crate::time::{Moment, SharedClock};
+use crate::time::{Moment, SharedClock, sleep_until};
 
 /// What goes before the measured time, so that connections, caches and windows are as they stay.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -55,32 +56,67 @@ pub(super) async fn run(
             workers.spawn(work(client, draft, span.clone()));
         }
     }
+    sleep_until(&*bench.clock, Some(begin)).await;
+    let used = Used::now(bench);
     let (mut latency, mut end) = (Latency::new(), begin);
     while let Some(done) = workers.join_next().await {
         let (worker, last) = done??;
         latency.merge(&worker);
         end = end.max(last);
     }
+    let used = Used::now(bench).since(&used);
     span.bar.finish_and_clear();
     if latency.count() == 0 {
         bail!("no message had its outcome in time: measure for longer");
     }
     let each_second = rate(latency.count(), end - begin);
     let words = format!(
-        "{} messages delivered, {} ({})\nfrom send to outcome: {}",
+        "{} messages delivered, {} ({})\nfrom send to outcome: {}{}",
         count(latency.count()),
         rate_words(each_second),
         bench.durability,
         latency.words(),
+        used.words(latency.count()),
     );
-    let all: [(&str, Value); 5] = [
+    let [relay_us, clients_us] = used.per_message(latency.count());
+    let all: [(&str, Value); 7] = [
         ("messages", latency.count().into()),
         ("messages_per_second", each_second.into()),
         ("durability", bench.durability.into()),
         ("pairs", pairs.len().into()),
         ("window", window.into()),
+        ("relay_cpu_us_per_message", relay_us.into()),
+        ("clients_cpu_us_per_message", clients_us.into()),
     ];
     bench.report.tell("result", fields(all).chain(latency.fields()), &words)
+}
+
+/// The time that processors have spent on the relay, if it is our own, and on the clients.
+struct Used([Option<Duration>; 2]);
+
+impl Used {
+    fn now(bench: &Bench) -> Self {
+        Self([bench.figures.as_ref().and_then(|figures| figures.process.cpu()), Process::own().cpu()])
+    }
+
+    fn since(self, earlier: &Self) -> Self {
+        let mut used = self.0.into_iter().zip(earlier.0).map(|(now, then)| Some(now?.saturating_sub(then?)));
+        Self([used.next().flatten(), used.next().flatten()])
+    }
+
+    /// Microseconds for each of so many messages, to a tenth.
+    fn per_message(&self, messages: u64) -> [Option<f64>; 2] {
+        self.0.map(|used| Some((used?.as_secs_f64() * 1e7 / messages.max(1) as f64).round() / 10.0))
+    }
+
+    fn words(&self, messages: u64) -> String {
+        match self.per_message(messages) {
+            [Some(relay), Some(clients)] => {
+                format!("\nCPU time for each message: relay {relay} µs, clients {clients} µs")
+            }
+            _ => String::new(),
+        }
+    }
 }
 
 /// Sends one message after the other. How long those took that were sent after the warm-up, and when the last of
