@@ -90,6 +90,24 @@ impl RelayAddress {
         &self.hosts
     }
 
+    /// Adds places to try before those that it names. Beyond [`MAX_HOSTS`] the last are forgotten. If it names all of
+    /// them already, it stays as it is: false.
+    pub fn add(&mut self, hosts: &[HostPort]) -> bool {
+        let news = hosts.iter().any(|host| !self.hosts.contains(host));
+        if news {
+            self.prefer(hosts);
+        }
+        news
+    }
+
+    /// Puts these places before all others.
+    pub fn prefer(&mut self, hosts: &[HostPort]) {
+        let mut hosts = hosts.to_vec();
+        hosts.extend(self.hosts.drain(..).filter(|host| !hosts.contains(host)).collect::<Vec<_>>());
+        hosts.truncate(MAX_HOSTS);
+        self.hosts = hosts;
+    }
+
     /// The address of a peer whose home is this relay.
     #[must_use]
     pub fn peer(&self, peer: PeerId) -> PeerAddress {
@@ -215,6 +233,20 @@ mod tests {
             let text = format!("{text}/{peer}");
             assert_eq!(text.parse::<PeerAddress>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn new_places_come_first_and_the_oldest_are_forgotten() {
+        let at = |hosts: &str| format!("posthouse://{}@{hosts}", relay()).parse::<RelayAddress>().unwrap();
+        let mut known = at("a:1,b:1");
+        assert!(!known.add(at("b:1").hosts()));
+        assert_eq!(known, at("a:1,b:1"));
+        assert!(known.add(at("b:1,c:1").hosts()));
+        assert_eq!(known, at("b:1,c:1,a:1"));
+        known.prefer(at("a:1").hosts());
+        assert_eq!(known, at("a:1,b:1,c:1"));
+        assert!(known.add(at("1:1,2:1,3:1,4:1,5:1,6:1").hosts()));
+        assert_eq!(known, at("1:1,2:1,3:1,4:1,5:1,6:1,a:1,b:1"));
     }
 
     #[test]

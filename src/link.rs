@@ -1,20 +1,17 @@
-//! One connection to a relay, as its client has it: resolving, connecting, HELLO, and the three kinds of streams.
-//! To another relay a relay is an ordinary client.
+//! One connection to a relay, as its client has it: connecting, HELLO, and the three kinds of streams. To another
+//! relay a relay is an ordinary client.
 
-use std::net::SocketAddr;
+mod reach;
+
 use std::time::Duration;
 
 use crate::address::{HostPort, RelayAddress};
-use crate::id::RelayId;
 use crate::protocol::{
     CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, StreamKind, WireError, clip_text, limit,
 };
 use crate::transport::{
     ClientEndpoint, CloseReason, ConnectError, Connection, FrameReceiver, FrameSender, TransportError,
 };
-
-/// How long one place has to answer before the next is tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the relay has to answer HELLO and to open its stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,13 +84,13 @@ pub(crate) enum Stream {
 }
 
 impl Link {
-    /// Connects to the first of the relay's hosts that answers, and opens a session.
+    /// Connects to the relay at one of its hosts, and opens a session.
     pub(crate) async fn open(
         endpoint: &ClientEndpoint,
         relay: &RelayAddress,
         hello: HelloR,
     ) -> Result<Self, LinkError> {
-        let connection = connect(endpoint, relay).await?;
+        let connection = reach::connect(endpoint, relay).await?;
         let greeting = Self::greet(connection.clone(), hello);
         let greeted = tokio::select! {
             greeted = tokio::time::timeout(HELLO_TIMEOUT, greeting) => greeted.unwrap_or(Err(LinkError::Hello)),
@@ -168,37 +165,6 @@ pub(crate) fn hello(role: Role) -> HelloR {
         ack_timeout_ms: crate::time::millis(limit::DEFAULT_ACK_TIMEOUT),
         agent: Some(clip_text(AGENT)),
     }
-}
-
-async fn connect(endpoint: &ClientEndpoint, relay: &RelayAddress) -> Result<Connection, LinkError> {
-    let mut failed = None;
-    for host in relay.hosts() {
-        match connect_host(endpoint, relay.relay, host).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.unwrap_or(LinkError::Hello))
-}
-
-/// Tries every address of one host; names are resolved anew each time.
-async fn connect_host(endpoint: &ClientEndpoint, relay: RelayId, host: &HostPort) -> Result<Connection, LinkError> {
-    let unresolved = |detail: String| LinkError::Resolve { host: host.clone(), detail };
-    let addresses: Vec<SocketAddr> = match host.host.parse() {
-        Ok(address) => vec![SocketAddr::new(address, host.port)],
-        Err(_) => {
-            let found = tokio::net::lookup_host((host.host.as_str(), host.port)).await;
-            found.map_err(|error| unresolved(error.to_string()))?.collect()
-        }
-    };
-    let mut failed = unresolved("it has no address".to_owned());
-    for address in addresses {
-        match endpoint.connect(address, relay, CONNECT_TIMEOUT).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => failed = LinkError::Connect { host: host.clone(), error },
-        }
-    }
-    Err(failed)
 }
 
 /// A frame at the wrong place.

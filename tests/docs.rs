@@ -44,21 +44,14 @@ fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-/// The name that the document gives a frame: `MsgR` is MSG:R, `HelloR` is R:HELLO.
-fn name(frame: FrameType) -> String {
-    let name = format!("{frame:?}").to_uppercase();
-    let (stem, class) = name.split_at(name.len() - 1);
-    if matches!(stem, "MSG" | "ACK") { format!("{stem}:{class}") } else { format!("{class}:{stem}") }
-}
-
 #[test]
 fn every_frame_type_is_in_the_protocol_document_and_no_other() {
     let document = protocol();
     for frame in FrameType::ALL {
         let number = format!("`{:#06x}`", frame.number());
         let rows = rows(&document, &number);
-        let [row] = &rows[..] else { panic!("{number} {} has {} rows", name(*frame), rows.len()) };
-        assert_eq!(row[1], name(*frame), "{number}");
+        let [row] = &rows[..] else { panic!("{number} {} has {} rows", frame.name(), rows.len()) };
+        assert_eq!(row[1], frame.name(), "{number}");
     }
     let numbered = document.lines().filter_map(|line| line.strip_prefix("| `0x")?.split_once('`'));
     for (number, _) in numbered.filter(|(number, _)| number.len() == 4) {

@@ -162,6 +162,7 @@ impl Chat<'_> {
             Some(Event::Stopped { reason }) => return Err(why_stopped(&self.client, reason)),
             Some(Event::Waiting { lane, reason, .. }) => self.troubles.waiting(lane, *reason, self.out),
             Some(event) => {
+                self.troubles.forged(event, self.out)?;
                 self.ledger.apply(event, self.out)?;
             }
         }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use posthouse::client::Incoming;
+use posthouse::client::{Event, Incoming};
 use posthouse::protocol::{Outcome, Status};
 use posthouse::{id::MessageId, id::RelayId};
 use serde::Serialize;
@@ -58,6 +58,13 @@ pub(crate) enum Report {
         text: Option<String>,
         relay: String,
         maybe_taken: bool,
+    },
+    /// Messages that were refused because `from` did not write them; of the first one, and how many there were.
+    Forged {
+        id: String,
+        from: String,
+        relay: String,
+        count: u64,
     },
     Message {
         id: String,
@@ -123,6 +130,12 @@ impl Report {
             sent_at: message.sent_at.0,
             body: Body::new(&message.body),
         }
+    }
+
+    /// A report about forgeries; about any other event there is none.
+    pub(crate) fn forged(event: &Event) -> Option<Self> {
+        let Event::Forged { id, sender, relay, count } = event else { return None };
+        Some(Self::Forged { id: id.to_string(), from: sender.to_string(), relay: relay.to_string(), count: *count })
     }
 
     pub(crate) fn outcome(id: MessageId, outcome: &Outcome, relay: RelayId) -> Self {
@@ -243,6 +256,15 @@ mod tests {
             format!(r#"{{"event":"rejected","id":"{id}","reason":"refused","relay":"{a}","maybe_taken":false}}"#)
         );
         assert!(told(rejected(Some("no \"thanks\"".into()))).contains(r#""text":"no \"thanks\"""#));
+    }
+
+    #[test]
+    fn forgeries_name_who_is_said_to_have_written_them() {
+        let (sender, relay) = (PeerId::from_bytes([0; 32]), RelayId::from_bytes([0; 32]));
+        let id = MessageId::new(1_700_000_000_000, &[0xff; 10]);
+        let report = Report::forged(&Event::Forged { id, sender, relay, count: 3 }).unwrap();
+        let a = "a".repeat(52);
+        assert_eq!(json(&report), format!(r#"{{"event":"forged","id":"{id}","from":"{a}","relay":"{a}","count":3}}"#));
     }
 
     #[test]

@@ -144,7 +144,8 @@ impl Receiving<'_> {
             Some(Event::Stopped { reason }) => return Err(why_stopped(&self.client, reason)),
             Some(Event::Waiting { lane, reason, .. }) => self.troubles.waiting(lane, *reason, self.out),
             Some(event) => {
-                if self.ledger.apply(event, self.out)? {
+                // Forgeries are no news: whoever sends them would keep it from leaving.
+                if !self.troubles.forged(event, self.out)? && self.ledger.apply(event, self.out)? {
                     self.news_at = self.clock.now();
                 }
             }
@@ -187,6 +188,7 @@ impl Receiving<'_> {
 
     fn tell_the_rest(&mut self, events: &mut Events) -> Result<(), Fault> {
         while let Some(event) = come_already(events) {
+            self.troubles.forged(&event, self.out)?;
             self.ledger.apply(&event, self.out)?;
         }
         Ok(())

@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use posthouse::client::{Client, Connection};
+use posthouse::client::{Client, Connection, Event};
 use posthouse::id::LaneKey;
 use posthouse::protocol::{Status, WaitReason};
 use posthouse::time::{Moment, SharedClock, sleep_until};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fault::Fault;
-use crate::output::Output;
+use crate::output::{Output, Report};
+use crate::words;
 
 /// What went wrong so far and was said.
 #[derive(Debug, Default)]
@@ -37,6 +38,19 @@ impl Troubles {
         };
         let recipient = lane.pair.recipient.short();
         self.note(format!("the relay takes no more for {recipient}.. now: {why} ({reason}); trying again"), out);
+    }
+
+    /// Tells it if somebody forges messages; false if the event is about something else.
+    pub(crate) fn forged(&self, event: &Event, out: &Output) -> Result<bool, Fault> {
+        let (Some(report), Event::Forged { sender, relay, count, .. }) = (Report::forged(event), event) else {
+            return Ok(false);
+        };
+        let refused = words::count(*count, "message");
+        let (sender, relay) = (sender.short(), relay.short());
+        let words =
+            format!("!   refused {refused} that {sender}.. at relay {relay}.. did not write, though it says so");
+        out.tell(&report, Some(words))?;
+        Ok(true)
     }
 
     fn note(&mut self, words: String, out: &Output) {

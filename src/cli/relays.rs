@@ -52,7 +52,8 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     }
     let answer: Answer = serde_json::from_str(&text).context("the relay's answer")?;
     if answer.relays.is_empty() {
-        return Ok(output::line("nothing was ever sent to peers of other relays").context("standard output")?);
+        return Ok(output::line("nothing waits for other relays, and nothing was sent to one in the last minute")
+            .context("standard output")?);
     }
     let now = SystemClock::shared().date();
     for link in &answer.relays {

@@ -200,6 +200,12 @@ impl Driver {
         if self.sending.carry_out(&mut self.commits, &mut self.events) {
             return Err(LinkError::Silent);
         }
+        if self.events.has_room_for_noise()
+            && let Some(event) = self.receiving.forgeries().take(self.clock.now())
+        {
+            tracing::warn!(?event, "forged messages were refused");
+            self.events.tell(event);
+        }
         let mut blocked = None;
         if let State::Up { link, .. } = state {
             blocked = self.receiving.transmit(link, closing)?;
@@ -211,10 +217,11 @@ impl Driver {
         Ok(blocked)
     }
 
-    fn next_timeout(&self, closing: Option<Moment>, forget_at: Moment) -> Option<Moment> {
+    fn next_timeout(&mut self, closing: Option<Moment>, forget_at: Moment) -> Option<Moment> {
         let timeouts =
             [self.sending.next_timeout(), self.receiving.next_timeout(), self.commits.next_timeout(), closing];
-        timeouts.into_iter().flatten().chain([forget_at]).min()
+        let forgeries = self.receiving.forgeries().next_timeout().filter(|_| self.events.has_room_for_noise());
+        timeouts.into_iter().flatten().chain(forgeries).chain([forget_at]).min()
     }
 
     fn on_timeout(&mut self) {

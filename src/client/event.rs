@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Stop;
-use crate::id::{LaneKey, MessageId, RelayId};
+use crate::id::{LaneKey, MessageId, PeerId, RelayId};
 use crate::protocol::{Durability, Outcome, Status, WaitReason};
 use crate::store::redb::client::KeptOutcome;
 
@@ -48,6 +48,19 @@ pub enum Event {
         durability: Durability,
         /// The relay had it already.
         duplicate: bool,
+    },
+    /// A message came that its sender did not write: its signature does not fit, or it has none and is said to come
+    /// from another relay. It was refused, which the sender that it names is told as *rejected*, and the application
+    /// never sees it. The first is told at once, then as many as come in ten seconds in one event.
+    Forged {
+        /// The first of them.
+        id: MessageId,
+        /// Who is said to have written it.
+        sender: PeerId,
+        /// The relay that it is said to come from.
+        relay: RelayId,
+        /// How many there were since the last such event; copies of one count as well.
+        count: u64,
     },
     /// The relay cannot take more messages of one lane now; they are offered again by themselves.
     Waiting {
@@ -165,6 +178,11 @@ impl EventQueue {
     /// Whether the reader keeps up.
     pub(super) fn has_room(&self) -> bool {
         !self.has_reader() || self.waiting < EVENTS_WAITING
+    }
+
+    /// Whether there is room for what others can cause as often as they like: half of it stays for everything else.
+    pub(super) fn has_room_for_noise(&self) -> bool {
+        !self.has_reader() || self.waiting < EVENTS_WAITING / 2
     }
 
     pub(super) fn taken(&mut self) {

@@ -51,6 +51,7 @@ mod builder;
 mod commits;
 mod driver;
 mod event;
+mod forgery;
 mod message;
 mod progress;
 mod reading;

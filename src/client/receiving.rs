@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Stop;
 use super::acks::Acks;
 use super::commits::{After, Commits};
+use super::forgery::Forgeries;
 use super::message::{Answer, Answered, Incoming};
 use super::reading::{Page, PageOptions, Reading, ReadingOptions};
 use super::sync::{Sync, Turned};
@@ -72,6 +73,7 @@ pub(super) struct Receiving {
     held: Vec<MsgN>,
     acks: Acks,
     sync: Sync,
+    forgeries: Forgeries,
 }
 
 impl Receiving {
@@ -99,6 +101,7 @@ impl Receiving {
             held: Vec::new(),
             acks: Acks::new(clock.clone()),
             sync: Sync::new(clock.clone()),
+            forgeries: Forgeries::default(),
             clock,
         }
     }
@@ -256,6 +259,18 @@ impl Receiving {
             return Err(bad("a message for somebody else"));
         }
         let Some(store) = self.store else { return Ok(None) };
+        let genuine = match message.signature {
+            Some(signature) => identity::verify(&header.sender, &envelope.signed_bytes(), &signature),
+            // The home relay vouches for its own peers: their key opened the session.
+            None => header.relay == self.home,
+        };
+        // Before anything else is looked at: a forgery may name the place of a message that is in hand.
+        if !genuine {
+            self.forgeries.add(&header);
+            let refusal = Refusal { seq: message.seq, text: Some(FORGED.to_owned()) };
+            self.acks.owe(store, message.seq, Some(refusal));
+            return Ok(None);
+        }
         let place = (header.sender, header.lane, header.n);
         if let Some(hand) = self.hands.get_mut(&place) {
             // In hand already: its answer will name the newest place.
@@ -264,17 +279,6 @@ impl Receiving {
                 // If it is not answered there, the queue hands it out.
                 (hand.way, hand.envelope) = (way, Some(envelope));
             }
-            return Ok(None);
-        }
-        let genuine = match message.signature {
-            Some(signature) => identity::verify(&header.sender, &envelope.signed_bytes(), &signature),
-            // The home relay vouches for its own peers: their key opened the session.
-            None => header.relay == self.home,
-        };
-        if !genuine {
-            tracing::warn!(relay = %header.relay.short(), "a message whose signature does not fit was refused");
-            let refusal = Refusal { seq: message.seq, text: Some(FORGED.to_owned()) };
-            self.acks.owe(store, message.seq, Some(refusal));
             return Ok(None);
         }
         let seq = message.seq;
@@ -357,6 +361,11 @@ impl Receiving {
     /// Whether the relay has been told of every answer.
     pub(super) fn is_settled(&self) -> bool {
         self.acks.is_settled() && self.sync.is_settled()
+    }
+
+    /// Messages that were refused because their senders did not write them.
+    pub(super) const fn forgeries(&mut self) -> &mut Forgeries {
+        &mut self.forgeries
     }
 
     pub(super) fn next_timeout(&self) -> Option<Moment> {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::feed::{Feed, News};
 use super::{Context, Order, Standing, Status};
+use crate::address::HostPort;
 use crate::delivery::{Backoff, Effect, Entry, Offer, Outbox, OutboxOptions, Receipt, Request, Restored};
 use crate::id::{PeerId, RelayId};
 use crate::link::{self, Link as Connected, LinkError, Stream, unexpected};
@@ -67,6 +68,8 @@ pub(super) struct Link {
     orders: watch::Receiver<Order>,
     status: watch::Sender<Status>,
     orphaned: bool,
+    /// Where it was connected last, as a place to try.
+    met_at: Option<HostPort>,
     outbox: Outbox,
     foreign_below: u64,
     /// What lay in the outbox when the relay was started is still being read.
@@ -101,6 +104,7 @@ impl Link {
             orders,
             status,
             orphaned: false,
+            met_at: None,
             outbox: Outbox::open(options, store, Vec::<Restored>::new()),
             foreign_below,
             restoring,
@@ -121,11 +125,16 @@ impl Link {
         self.orphaned
     }
 
+    /// Nothing waits: what is known of the relay is needed no longer.
+    pub(super) fn release(&self) {
+        release(&self.context, &self.relay);
+    }
+
     /// Runs until nothing has waited for long, or its relay ends; how often it had been wanted by then.
     pub(super) async fn run(&mut self) -> u64 {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         let mut state = State::Idle;
-        let mut times = self.orders.borrow_and_update().times;
+        let Order { mut times, mut hopes, .. } = *self.orders.borrow_and_update();
         loop {
             let now = self.context.clock.now();
             let blocked = match self.turn(&mut state) {
@@ -149,10 +158,15 @@ impl Link {
                         close(&state, CloseCode::GoingAway, "the relay stops");
                         return times;
                     }
-                    times = self.orders.borrow_and_update().times;
-                    backoff.reset();
-                    if matches!(state, State::Waiting(_)) {
-                        state = self.connect();
+                    let order = self.orders.borrow_and_update();
+                    times = order.times;
+                    // One more message is no reason to believe that the relay is there again.
+                    if std::mem::replace(&mut hopes, order.hopes) != order.hopes {
+                        backoff.reset();
+                        if matches!(state, State::Waiting(_)) {
+                            drop(order);
+                            state = self.connect();
+                        }
                     }
                 }
                 done = done(&mut self.commits), if self.paused.is_none() => self.committed(done),
@@ -174,7 +188,8 @@ impl Link {
     }
 
     fn connect(&self) -> State {
-        let (context, address) = (self.context.clone(), self.orders.borrow().address.clone());
+        let (context, mut address) = (self.context.clone(), self.orders.borrow().address.clone());
+        address.prefer(self.met_at.as_slice());
         State::Connecting(Box::pin(async move {
             Connected::open(&context.endpoint, &address, link::hello(Role::Relay)).await.map(Box::new)
         }))
@@ -350,6 +365,7 @@ impl Link {
             Event::Due => *state = self.connect(),
             Event::Connected(connected) => {
                 let link = connected?;
+                self.met_at = Some(link.connection.remote().into());
                 self.requests.clear();
                 self.outbox.connect(link.hello.store, link.hello.durability);
                 *state = State::Up { link, since: self.context.clock.now() };
@@ -522,6 +538,13 @@ fn close(state: &State, code: CloseCode, reason: &str) {
     if let State::Up { link, .. } = state {
         link.connection.close(code, reason);
     }
+}
+
+/// Lets go of a relay's outbox, if it is empty.
+pub(super) fn release(context: &Context, relay: &RelayId) {
+    let outbox = outbox_key(relay);
+    // Whether it happens shows at the next start.
+    drop(context.store.submit(fence(outbox), vec![Op::Release { outbox }]));
 }
 
 /// The store sees to it that nothing else writes for a session of a peer; a link has no rival.

@@ -29,6 +29,8 @@ pub struct Context {
     pub me: RelayId,
     /// Its outgoing connections, proven by its own key.
     pub endpoint: ClientEndpoint,
+    /// Where relays are, whatever messages say.
+    pub places: BTreeMap<RelayId, RelayAddress>,
     /// Where the outboxes are.
     pub store: Arc<dyn RelayStore>,
     /// Its clock.
@@ -75,9 +77,12 @@ pub struct Status {
 /// What a link is told.
 #[derive(Debug, Clone)]
 struct Order {
+    /// All places where it may be; what was named last comes first.
     address: RelayAddress,
     /// Counts the times that it was wanted, or that its relay was heard from.
     times: u64,
+    /// Counts the reasons to try at once: its relay was heard from, or a place that is new.
+    hopes: u64,
 }
 
 #[derive(Debug)]
@@ -107,27 +112,35 @@ impl Federation {
     pub async fn resume(&self) -> Result<(), StoreError> {
         for state in self.context.store.links().await? {
             if state.waiting == 0 {
+                // The last run ended before it could.
+                link::release(&self.context, &state.relay);
                 continue;
             }
             match state.address.parse::<RelayAddress>() {
-                Ok(address) => drop(self.open(&address, Some(state))),
+                Ok(address) => drop(self.open(address, Some(state))),
                 Err(error) => tracing::error!(relay = %state.relay, %error, "messages wait for a relay at no address"),
             }
         }
         Ok(())
     }
 
-    /// Sees to it that there is a link to the relay at this address, before something is put into its outbox. False
-    /// if there are too many.
+    /// Sees to it that there is a link to the relay at this address, before something is put into its outbox. Gives
+    /// all places where it will be looked for; `None` if there are too many links.
+    ///
+    /// A sender may be wrong, or lie: what was named before is tried as well, and first of all the place where the
+    /// relay was met last.
     #[must_use]
-    pub fn open_link(&self, address: &RelayAddress) -> bool {
+    pub fn open_link(&self, address: RelayAddress) -> Option<RelayAddress> {
         self.open(address, None)
     }
 
     /// That relay has connected, so it is there: what waits for it need not wait for its next try.
     pub fn heard_from(&self, relay: &RelayId) {
         if let Some(handle) = lock(&self.links).get(relay) {
-            handle.orders.send_modify(|order| order.times += 1);
+            handle.orders.send_modify(|order| {
+                order.times += 1;
+                order.hopes += 1;
+            });
         }
     }
 
@@ -137,19 +150,20 @@ impl Federation {
         lock(&self.links).iter().map(|(relay, handle)| (*relay, handle.status.borrow().clone())).collect()
     }
 
-    fn open(&self, address: &RelayAddress, state: Option<LinkState>) -> bool {
+    fn open(&self, address: RelayAddress, state: Option<LinkState>) -> Option<RelayAddress> {
+        let address = self.context.places.get(&address.relay).cloned().unwrap_or(address);
         let mut links = lock(&self.links);
         if let Some(handle) = links.get(&address.relay) {
             handle.orders.send_modify(|order| {
                 order.times += 1;
-                order.address.clone_from(address);
+                order.hopes += u64::from(order.address.add(address.hosts()));
             });
-            return true;
+            return Some(handle.orders.borrow().address.clone());
         }
         if links.len() >= MAX_LINKS {
-            return false;
+            return None;
         }
-        let (orders, from_outside) = watch::channel(Order { address: address.clone(), times: 0 });
+        let (orders, from_outside) = watch::channel(Order { address: address.clone(), times: 0, hopes: 0 });
         let idle = Status { standing: Standing::Idle, last_error: None };
         let (tell_status, status) = watch::channel(idle);
         links.insert(address.relay, Handle { orders, status });
@@ -164,11 +178,15 @@ impl Federation {
                 let over = links.get(&relay).is_none_or(|handle| handle.orders.borrow().times == times);
                 if over || link.is_orphaned() {
                     links.remove(&relay);
+                    if !link.is_orphaned() {
+                        // Before anybody can want a link again, and put something into its outbox.
+                        link.release();
+                    }
                     return;
                 }
             }
         });
-        true
+        Some(address)
     }
 }
 

@@ -16,7 +16,7 @@ use super::session::{GoawayN, HelloA, HelloR, NopN, OpenN};
 pub const FIRST_SKIPPABLE: u16 = 0x8000;
 
 macro_rules! frames {
-    ($($name:ident = $number:literal,)*) => {
+    ($($name:ident = $number:literal $text:literal,)*) => {
         /// The type of a frame.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u16)]
@@ -32,6 +32,12 @@ macro_rules! frames {
             #[must_use]
             pub const fn number(self) -> u16 {
                 self as u16
+            }
+
+            /// The name, as in docs/PROTOCOL.md.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
             }
 
             /// The type with this number; `None` for one to skip.
@@ -85,25 +91,25 @@ macro_rules! frames {
 }
 
 frames! {
-    MsgR = 0x0101,
-    AckR = 0x0102,
-    HelloR = 0x0103,
-    WhereR = 0x0104,
-    CloseR = 0x0105,
-    StatusR = 0x0106,
-    PageR = 0x0107,
-    MsgA = 0x0201,
-    AckA = 0x0202,
-    HelloA = 0x0203,
-    WhereA = 0x0204,
-    CloseA = 0x0205,
-    StatusA = 0x0206,
-    PageA = 0x0207,
-    MsgN = 0x0301,
-    AckN = 0x0302,
-    OpenN = 0x0303,
-    GoawayN = 0x0304,
-    NopN = 0x8301,
+    MsgR = 0x0101 "MSG:R",
+    AckR = 0x0102 "ACK:R",
+    HelloR = 0x0103 "R:HELLO",
+    WhereR = 0x0104 "R:WHERE",
+    CloseR = 0x0105 "R:CLOSE",
+    StatusR = 0x0106 "R:STATUS",
+    PageR = 0x0107 "R:PAGE",
+    MsgA = 0x0201 "MSG:A",
+    AckA = 0x0202 "ACK:A",
+    HelloA = 0x0203 "A:HELLO",
+    WhereA = 0x0204 "A:WHERE",
+    CloseA = 0x0205 "A:CLOSE",
+    StatusA = 0x0206 "A:STATUS",
+    PageA = 0x0207 "A:PAGE",
+    MsgN = 0x0301 "MSG:N",
+    AckN = 0x0302 "ACK:N",
+    OpenN = 0x0303 "N:OPEN",
+    GoawayN = 0x0304 "N:GOAWAY",
+    NopN = 0x8301 "N:NOP",
 }
 
 fn parse<'de, T: Deserialize<'de>>(frame: FrameType, content: &'de [u8]) -> Result<T, WireError> {

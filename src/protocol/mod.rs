@@ -25,6 +25,7 @@ mod mailbox;
 mod message;
 mod outcome;
 mod session;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -38,6 +39,7 @@ pub use mailbox::{Order, PageA, PageR, SenderCount, Status, StatusA, StatusR};
 pub use message::{AckA, AckN, AckR, Answer, Durability, Exception, MsgA, MsgN, MsgR, Refusal, Taken};
 pub use outcome::{Outcome, RejectReason, Verdict, WaitReason};
 pub use session::{GoawayN, HelloA, HelloR, NopN, OpenN, PushMode, Role, StreamKind};
+pub use summary::Summary;
 pub use wire::{RANGE_BYTES, clip_text};
 
 #[cfg(test)]

@@ -53,6 +53,9 @@ use registry::Registry;
 const WAKES_AT_ONCE: usize = 20;
 const WAKE_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long a store that cannot say what waits for other relays is left alone.
+const RESUME_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a relay lets its clients do. The store has its own limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayLimits {
@@ -158,6 +161,7 @@ impl Relay {
             let federation = Federation::new(Context {
                 me: id,
                 endpoint: outgoing,
+                places: limits.federation.places.clone(),
                 store: store.clone(),
                 clock: clock.clone(),
                 entropy,
@@ -184,8 +188,13 @@ impl Relay {
             }
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(resume_links(node.clone()));
-        tasks.spawn(accept::run(node.clone()));
+        tasks.spawn({
+            let node = node.clone();
+            async move {
+                resume_links(&node).await;
+                accept::run(node).await;
+            }
+        });
         tasks.spawn(sweep::run(node.clone()));
         tasks.spawn(wake_interrupted(node.clone()));
         tracing::info!(relay = %node.id, %local, store = %node.store.store_id(), "relay started");
@@ -277,11 +286,17 @@ impl Node {
     }
 }
 
-/// Goes on with what the last run left to be forwarded.
-async fn resume_links(node: Arc<Node>) {
-    if let Err(error) = node.federation.resume().await {
-        tracing::error!(%error, "what waits for other relays stays until the next start");
+/// Goes on with what the last run left to be forwarded. Before the first client: a link that begins with a new message
+/// would take the older ones, which may have been taken long ago, for as new.
+async fn resume_links(node: &Node) {
+    while let Err(error) = node.federation.resume().await {
+        tracing::error!(%error, "nobody is let in before it is known what waits for other relays");
         node.store_failed(&error);
+        tokio::select! {
+            biased;
+            () = node.ended() => return,
+            () = tokio::time::sleep(RESUME_PAUSE) => {}
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Observer(pub(super) Weak<Node>);
 pub struct LinkReport {
     /// Which.
     pub relay: RelayId,
-    /// Where it is, as the last message for it said.
+    /// Where it is looked for: the place that a message named last comes first.
     pub address: String,
     /// How the link stands.
     pub standing: Standing,
@@ -31,7 +31,7 @@ pub struct LinkReport {
 }
 
 impl Observer {
-    /// The relays that this one forwards to, or has.
+    /// The relays that this one forwards to: for which something waits, or did a minute ago.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot say; `Closed` once the relay is gone.

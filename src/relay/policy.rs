@@ -1,9 +1,10 @@
-//! Which other relays this one has to do with.
+//! Which other relays this one has to do with, and where they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::address::RelayAddress;
 use crate::id::RelayId;
 
 /// Which relays are admitted, but for those that are blocked.
@@ -40,6 +41,8 @@ pub struct Policy {
     pub allow: BTreeSet<RelayId>,
     /// Who is not admitted in any case.
     pub block: BTreeSet<RelayId>,
+    /// Where relays are, whatever the addresses in messages say.
+    pub places: BTreeMap<RelayId, RelayAddress>,
 }
 
 impl Policy {
@@ -65,7 +68,7 @@ mod tests {
         for (admission, expected) in
             [(Admission::Open, [true, true]), (Admission::Listed, [true, false]), (Admission::Closed, [false; 2])]
         {
-            let policy = Policy { admission, allow: [one].into(), block: BTreeSet::new() };
+            let policy = Policy { admission, allow: [one].into(), ..Policy::default() };
             assert_eq!([one, two].map(|relay| policy.admits(&relay)), expected);
             let policy = Policy { block: [one].into(), ..policy };
             assert!(!policy.admits(&one));

@@ -173,14 +173,18 @@ fn receive_message(
     if envelope.body().len() > session.node.limits.body_bytes {
         refuse = refuse.or(Some(RejectReason::TooLarge));
     }
-    let forward = home.filter(|_| refuse.is_none());
-    if forward.as_ref().is_some_and(|home| !session.node.federation.open_link(home)) {
-        let (reason, retry_after_ms) = (WaitReason::OutboxFull, millis(LINKS_RETRY));
-        let answer = Answer::Wait { reason, retry_after_ms };
-        expected.push(Expected::Ready { request: message.request, answer });
-        return Ok(());
-    }
-    let forward = forward.map(|home| Forward { relay: home.relay, address: home.to_string() });
+    let forward = match home.filter(|_| refuse.is_none()) {
+        None => None,
+        Some(home) => match session.node.federation.open_link(home) {
+            Some(home) => Some(Forward { relay: home.relay, address: home.to_string() }),
+            None => {
+                let (reason, retry_after_ms) = (WaitReason::OutboxFull, millis(LINKS_RETRY));
+                let answer = Answer::Wait { reason, retry_after_ms };
+                expected.push(Expected::Ready { request: message.request, answer });
+                return Ok(());
+            }
+        },
+    };
     let (ttl, clamped_ms) = clamp(session, &header, Duration::from_millis(message.ttl_ms));
     let append = Append { envelope, signature: message.signature, prev, ttl, refuse, forward };
     operations.push(Op::Append(append));

@@ -80,7 +80,7 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// See [`StoreError`]. Cancel-safe.
     fn status(&self, mailbox: PeerId, sender: Option<PeerId>) -> Reply<Status>;
 
-    /// The relays that this one forwards to, or has forwarded to.
+    /// The relays that this one forwards to.
     ///
     /// # Errors
     /// See [`StoreError`]. Cancel-safe.
@@ -150,6 +150,12 @@ pub enum Op {
         store: StoreId,
         /// See above.
         foreign_below: u64,
+    },
+    /// The outbox for another relay is needed no longer, nor what is known of that relay; it stays if something is in
+    /// it. Answer: [`Done::Done`].
+    Release {
+        /// The outbox.
+        outbox: PeerId,
     },
     /// What became of these numbers? Answer: [`Done::Lanes`].
     Where(Vec<(LaneKey, u64, u64)>),

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use super::error::{CloseReason, TransportError};
 use super::socket::canonical;
 use super::stream::{DEFAULT_SEND_BUFFER_BYTES, FrameReceiver, FrameSender};
+use super::watch::Ends;
 use crate::id::PeerId;
 use crate::identity::key_of_certificate;
 use crate::protocol::{CloseCode, Frame, OpenN, StreamKind, WireError, clip_text};
@@ -22,25 +23,25 @@ pub struct Connection(Arc<Inner>);
 
 struct Inner {
     quinn: quinn::Connection,
-    peer: Option<PeerId>,
+    ends: Arc<Ends>,
     /// A stream that was accepted and whose first frame has not come yet.
     half_open: Mutex<Option<(SendStream, FrameReceiver)>>,
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({}, {:?})", self.remote(), self.0.peer)
+        write!(f, "Connection({}, {:?})", self.remote(), self.0.ends.there)
     }
 }
 
 impl Connection {
-    pub(super) fn new(quinn: quinn::Connection) -> Self {
-        let peer = quinn
+    pub(super) fn new(quinn: quinn::Connection, here: PeerId) -> Self {
+        let there = quinn
             .peer_identity()
             .and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| key_of_certificate(chain.first()?))
             .map(PeerId::from_bytes);
-        Self(Arc::new(Inner { quinn, peer, half_open: Mutex::default() }))
+        Self(Arc::new(Inner { quinn, ends: Arc::new(Ends { here, there }), half_open: Mutex::default() }))
     }
 
     /// Where the other side is now; it may move.
@@ -52,7 +53,7 @@ impl Connection {
     /// Whose key the other side has proved to hold; `None` for a client without a certificate.
     #[must_use]
     pub fn peer_id(&self) -> Option<PeerId> {
-        self.0.peer
+        self.0.ends.there
     }
 
     /// The present estimate of the round-trip time.
@@ -81,9 +82,9 @@ impl Connection {
         send_buffer_bytes: usize,
     ) -> Result<(FrameSender, FrameReceiver), TransportError> {
         let (send, receive) = self.0.quinn.open_bi().await?;
-        let sender = FrameSender::new(send, send_buffer_bytes);
+        let sender = FrameSender::new(send, self.0.ends.clone(), send_buffer_bytes);
         sender.try_send(&OpenN { kind }.into())?;
-        Ok((sender, FrameReceiver::new(receive)))
+        Ok((sender, FrameReceiver::new(receive, self.0.ends.clone())))
     }
 
     /// Waits for a stream that the other side opens, and for its first frame. Whether that kind of stream is
@@ -100,7 +101,7 @@ impl Connection {
             Some(stream) => stream,
             None => {
                 let (send, receive) = self.0.quinn.accept_bi().await?;
-                (send, FrameReceiver::new(receive))
+                (send, FrameReceiver::new(receive, self.0.ends.clone()))
             }
         };
         let first = half_open.insert(stream).1.next().await;
@@ -108,7 +109,7 @@ impl Connection {
         drop(half_open);
         match first? {
             Some(Frame::OpenN(OpenN { kind })) => {
-                Ok((kind, FrameSender::new(send, DEFAULT_SEND_BUFFER_BYTES), receiver))
+                Ok((kind, FrameSender::new(send, self.0.ends.clone(), DEFAULT_SEND_BUFFER_BYTES), receiver))
             }
             Some(other) => {
                 let place = "at the start of a stream";

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::error::{BindError, ConnectError, HandshakeError};
 use super::socket::{Bell, Socket, WakeSocket, canonical, send_wake};
 use super::tls::{self, ClientTls, SERVER_NAME};
-use crate::id::RelayId;
+use crate::id::{PeerId, RelayId};
 use crate::identity::Identity;
 use crate::protocol::{CloseCode, clip_text};
 use crate::random::Entropy;
@@ -23,6 +23,7 @@ use crate::random::Entropy;
 pub struct RelayEndpoint {
     quinn: quinn::Endpoint,
     socket: Arc<dyn AsyncUdpSocket>,
+    here: PeerId,
     handshake_timeout: Duration,
 }
 
@@ -63,7 +64,8 @@ impl RelayEndpoint {
         let endpoint = config::relay_endpoint(identity, limits, entropy);
         let (socket, runtime) = socket.open()?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket.clone(), runtime)?;
-        Ok(Self { quinn, socket, handshake_timeout: limits.handshake_timeout })
+        let here = identity.peer_id();
+        Ok(Self { quinn, socket, here, handshake_timeout: limits.handshake_timeout })
     }
 
     /// Where it listens.
@@ -81,7 +83,7 @@ impl RelayEndpoint {
     /// Safe: an attempt is either returned or still waits.
     pub async fn accept(&self) -> Option<Incoming> {
         let attempt = self.quinn.accept().await?;
-        Some(Incoming { attempt, timeout: self.handshake_timeout })
+        Some(Incoming { attempt, here: self.here, timeout: self.handshake_timeout })
     }
 
     /// Tells a client that the relay was started anew, so that it says something and learns that its connection
@@ -120,6 +122,7 @@ impl RelayEndpoint {
 #[derive(Debug)]
 pub struct Incoming {
     attempt: quinn::Incoming,
+    here: PeerId,
     timeout: Duration,
 }
 
@@ -158,7 +161,7 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Connection, HandshakeError> {
         let handshake = self.attempt.accept()?;
         match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(done) => Ok(Connection::new(done?)),
+            Ok(done) => Ok(Connection::new(done?, self.here)),
             Err(_) => Err(HandshakeError::Timeout),
         }
     }
@@ -168,6 +171,7 @@ impl Incoming {
 #[derive(Clone)]
 pub struct ClientEndpoint {
     quinn: quinn::Endpoint,
+    here: PeerId,
     tls: ClientTls,
     limits: TransportLimits,
     chance: Chance,
@@ -195,11 +199,12 @@ impl ClientEndpoint {
         entropy: &dyn Entropy,
         determinism: Option<&Determinism>,
     ) -> Result<Self, BindError> {
-        Self::with_tls(socket, limits, entropy, ClientTls::new(identity, determinism)?)
+        Self::with_tls(socket, identity.peer_id(), limits, entropy, ClientTls::new(identity, determinism)?)
     }
 
     pub(super) fn with_tls(
         socket: Socket,
+        here: PeerId,
         limits: &TransportLimits,
         entropy: &dyn Entropy,
         tls: ClientTls,
@@ -212,7 +217,7 @@ impl ClientEndpoint {
             WakeSocket::new(socket, bell.clone()),
             runtime,
         )?;
-        Ok(Self { quinn, tls, limits: limits.clone(), chance: Chance::new(entropy), bell })
+        Ok(Self { quinn, here, tls, limits: limits.clone(), chance: Chance::new(entropy), bell })
     }
 
     /// Where it is.
@@ -239,6 +244,9 @@ impl ClientEndpoint {
     ) -> Result<Connection, ConnectError> {
         let (tls, finding) = self.tls.towards(relay).map_err(|error| ConnectError::Tls(error.to_string()))?;
         let config = config::client(&self.limits, &self.chance, tls);
+        if remote.is_ipv6() && self.local_addr()?.is_ipv4() {
+            return Err(ConnectError::NoIpv6);
+        }
         let attempt = self.quinn.connect_with(config, remote, SERVER_NAME).map_err(|error| {
             let kind = match error {
                 quinn::ConnectError::InvalidRemoteAddress(_) => io::ErrorKind::InvalidInput,
@@ -247,7 +255,7 @@ impl ClientEndpoint {
             io::Error::new(kind, error)
         })?;
         match tokio::time::timeout(timeout, attempt).await {
-            Ok(Ok(connection)) => Ok(Connection::new(connection)),
+            Ok(Ok(connection)) => Ok(Connection::new(connection, self.here)),
             Ok(Err(error)) => Err(finding.error(relay).unwrap_or_else(|| error.into())),
             Err(_) => Err(ConnectError::Timeout),
         }

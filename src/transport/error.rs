@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use quinn::{ConnectionError, ReadError, StoppedError, TransportErrorCode, WriteError};
 
 use crate::id::RelayId;
-use crate::protocol::{CloseCode, WireError};
+use crate::protocol::{CloseCode, WireError, clip_text};
 
 /// The TLS alert of a signature that does not verify (RFC 8446, section 6).
 const ALERT_DECRYPT_ERROR: u8 = 51;
@@ -89,7 +89,8 @@ impl CloseReason {
 
 impl From<ConnectionError> for CloseReason {
     fn from(error: ConnectionError) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // A stranger's words: in a terminal or a log they shall be words and nothing else.
+        let text = |bytes: &[u8]| clip_text(&String::from_utf8_lossy(bytes)).replace(char::is_control, "\u{fffd}");
         match error {
             ConnectionError::ApplicationClosed(close) => {
                 let number = close.error_code.into_inner();
@@ -226,6 +227,10 @@ pub enum ConnectError {
     /// Any other failure of the TLS handshake.
     #[error("the TLS handshake failed: {0}")]
     Tls(String),
+    /// An address of IPv6, and a socket of IPv4: that of a machine without IPv6, or one that was bound to an address
+    /// of IPv4.
+    #[error("there is no IPv6 here: give this side an address of IPv6, or name an address of IPv4 of the other side")]
+    NoIpv6,
     /// This side cannot reach such an address at all.
     #[error("cannot connect from here")]
     Io(#[from] io::Error),
@@ -287,5 +292,18 @@ impl From<ConnectionError> for HandshakeError {
             (ConnectionError::TimedOut, _) => Self::Timeout,
             _ => Self::Closed(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_says_as_the_reason_moves_no_cursor() {
+        let reason = b"bye\x1b[2J\nposthouse: all is well\xff".to_vec().into();
+        let close = quinn::ApplicationClose { error_code: CloseCode::NotAllowed.number().into(), reason };
+        let words = CloseReason::from(ConnectionError::ApplicationClosed(close)).to_string();
+        assert!(words.contains("bye") && !words.contains(char::is_control), "{words:?}");
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket`
-//! where the datagrams go. Only this module names quinn and rustls. It knows nothing about sessions, messages
+//! where the datagrams go, `watch` shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages
 //! or stores.
 
 mod config;
@@ -21,6 +21,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod watch;
 
 pub use config::{Determinism, TransportLimits};
 pub use connection::Connection;
@@ -28,3 +29,4 @@ pub use endpoint::{ClientEndpoint, Incoming, RelayEndpoint};
 pub use error::{BindError, CloseReason, ConnectError, HandshakeError, TransportError};
 pub use socket::Socket;
 pub use stream::{DEFAULT_SEND_BUFFER_BYTES, FrameReceiver, FrameSender};
+pub use watch::PACKETS;

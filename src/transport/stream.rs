@@ -14,6 +14,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::Notify;
 
 use super::error::TransportError;
+use super::watch::Ends;
 use crate::protocol::limit::MAX_FRAME_BYTES;
 use crate::protocol::{Frame, PREFIX_BYTES, WireError, decode, encode};
 
@@ -37,6 +38,7 @@ fn shrink(buffer: &mut BytesMut) {
 /// The receiving half of a stream.
 pub struct FrameReceiver {
     stream: RecvStream,
+    ends: Arc<Ends>,
     /// Never more than one frame that is not whole yet and what one read added to it.
     buffer: BytesMut,
     ended: bool,
@@ -49,8 +51,8 @@ impl fmt::Debug for FrameReceiver {
 }
 
 impl FrameReceiver {
-    pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, buffer: BytesMut::new(), ended: false }
+    pub(super) fn new(stream: RecvStream, ends: Arc<Ends>) -> Self {
+        Self { stream, ends, buffer: BytesMut::new(), ended: false }
     }
 
     /// The next frame; `None` once the other side has finished the stream.
@@ -83,6 +85,7 @@ impl FrameReceiver {
     pub fn try_buffered(&mut self) -> Result<Option<Frame>, TransportError> {
         let frame = decode(&mut self.buffer)?;
         shrink(&mut self.buffer);
+        frame.iter().for_each(|frame| self.ends.received(frame));
         Ok(frame)
     }
 }
@@ -108,6 +111,7 @@ struct Shared {
     /// Bytes have left, or the stream has ended.
     space: Notify,
     priority: AtomicI32,
+    ends: Arc<Ends>,
 }
 
 struct State {
@@ -135,7 +139,7 @@ impl fmt::Debug for FrameSender {
 
 impl FrameSender {
     /// Starts the writing task of a stream. It ends with the stream, and so with the connection at the latest.
-    pub(super) fn new(stream: SendStream, send_buffer_bytes: usize) -> Self {
+    pub(super) fn new(stream: SendStream, ends: Arc<Ends>, send_buffer_bytes: usize) -> Self {
         let state =
             State { waiting: BytesMut::new(), leaving: 0, limit: send_buffer_bytes, finished: false, failed: None };
         let shared = Arc::new(Shared {
@@ -143,6 +147,7 @@ impl FrameSender {
             work: Notify::new(),
             space: Notify::new(),
             priority: AtomicI32::new(0),
+            ends,
         });
         tokio::spawn(write(stream, shared.clone()));
         Self(Arc::new(Handle(shared)))
@@ -175,6 +180,8 @@ impl FrameSender {
                 state.waiting.truncate(start);
                 return Err(TransportError::FrameTooLong { bytes });
             }
+            // Told before it can leave, so that what follows from it is told later.
+            self.shared().ends.sent(frame);
         }
         self.shared().work.notify_one();
         Ok(true)

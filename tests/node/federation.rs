@@ -8,7 +8,7 @@ use posthouse::protocol::{Answer, CloseCode, Frame, HelloR, MsgA, MsgR, Outcome,
 use posthouse::relay::{Admission, Policy};
 
 use crate::support::client::{Taker, accepted, client, client_in, outcomes, send, short_lived};
-use crate::support::raw::{Session, Speaker, hello, message, peer};
+use crate::support::raw::{Session, Speaker, forwarded, hello, peer};
 use crate::support::relay::TestRelay;
 use crate::support::{until, who, within};
 
@@ -149,17 +149,6 @@ async fn a_policy_keeps_other_relays_out_and_names_no_route_to_them() {
     assert_eq!(relay.closed().await.0, CloseCode::NotAllowed);
 }
 
-/// A message as a relay forwards it.
-fn forwarded(request: u64, from: &posthouse::identity::Identity, relay: u8, lane: u64, n: u64) -> MsgR {
-    use posthouse::protocol::{Envelope, Header};
-    let plain = message(request, 1, 2, lane, n, b"x");
-    let header = *Envelope::parse(plain.envelope.clone()).unwrap().header();
-    let header = Header { sender: from.peer_id(), relay: who(relay).relay_id(), ..header };
-    let envelope = Envelope::new(header, b"x");
-    let signature = Some(from.sign(&envelope.signed_bytes()));
-    MsgR { envelope: envelope.bytes().clone(), signature, ..plain }
-}
-
 #[tokio::test]
 async fn a_relay_speaks_for_its_own_peers_alone_and_forges_none() {
     let here = TestRelay::in_memory().started();
@@ -192,4 +181,49 @@ async fn a_relay_speaks_for_its_own_peers_alone_and_forges_none() {
     relay.submit.say(forwarded(4, &who(1), THERE, 5, 1)).await;
     taker.count(1).await;
     assert_eq!(taker.all()[0].from, PeerId::from_bytes(*who(1).peer_id().as_bytes()));
+}
+
+#[tokio::test]
+async fn nothing_is_said_of_what_an_earlier_run_forwarded_before_the_other_relay_is_asked() {
+    let (mut here, mut there) = two();
+    known(2, &there).await.close().await;
+    let place = tempfile::tempdir().unwrap();
+    let alice = client_in(place.path(), 1, &here.home());
+    let ttl = Duration::from_secs(4);
+    let mut first = within("the outbox", alice.send(short_lived(&there.home(), 2, "one", ttl))).await.unwrap();
+    let over = tokio::time::sleep(ttl + Duration::from_secs(1));
+    there.waits_for(2, 1).await;
+    here.kill().await;
+    let bob = client(2, &there.home());
+    Taker::of(&bob).count(1).await;
+    there.waits_for(2, 0).await;
+    there.kill().await;
+    // A message for the same relay comes while its store still looks for what the last run left.
+    here.hesitates = true;
+    here.start();
+    accepted(&mut send(&alice, &there.home(), 2, &["two"]).await).await;
+    over.await;
+    there.start();
+    assert_eq!(within("the outcome", first.outcome()).await.unwrap(), Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn a_relay_that_nothing_waits_for_is_forgotten_at_the_next_start() {
+    use posthouse::store::RelayStore as _;
+    let (mut here, there) = two();
+    let (alice, bob) = (client(1, &here.home()), known(2, &there).await);
+    let taker = Taker::of(&bob);
+    assert_eq!(outcomes(&mut send(&alice, &there.home(), 2, &["one"]).await).await, [Outcome::Delivered]);
+    here.kill().await;
+    here.start();
+    let store = here.store().clone();
+    within("no link", async {
+        while !store.links().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(outcomes(&mut send(&alice, &there.home(), 2, &["two"]).await).await, [Outcome::Delivered]);
+    assert_eq!(taker.bodies(), ["one", "two"]);
+    here.assert_sound().await;
 }

@@ -10,6 +10,8 @@
 //! | `greeting`, `rules`, `foreign` | what breaks the protocol is closed by name, alone |
 //! | `offline`, `pages`, `outcome`, `quota` | mailboxes: the backlog, pages, counts, lifetimes, refusals, limits |
 //! | `federation` | messages between peers of different relays |
+//! | `places` | other relays are found, wherever they are |
+//! | `forged` | what its sender did not write is refused, and told |
 //! | `memory` | what a session that does not read costs |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
@@ -26,12 +28,14 @@
 mod federation;
 mod first;
 mod foreign;
+mod forged;
 mod greeting;
 mod lost;
 mod memory;
 mod offline;
 mod outcome;
 mod pages;
+mod places;
 mod quota;
 mod repeated;
 mod restart;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::program::{PATIENCE, Peer, Program, Relay};
+use super::program::{PATIENCE, Peer, Program, Relay, example};
 
 /// One of the three: its relay, who sends there, who receives, and what has come.
 struct Corner {
@@ -132,4 +132,60 @@ fn the_links_of_a_running_relay_are_shown_to_who_may_read_its_directory() {
     while rest.next().is_some() {}
     let taken = bob.run(&["recv", "--max", "2"]);
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+}
+
+#[test]
+fn the_example_shows_every_packet_between_two_relays_in_the_order_of_cause_and_effect() {
+    let output = std::process::Command::new(example("federation")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let scene = shown.split_once("alice, at relay A, writes to bob").unwrap().1;
+    let scene = scene.split_once("Relay C is down").unwrap().0;
+    let at = |from: &str, to: &str, frame: &str| {
+        let is_it = |line: &str| line.trim_start().starts_with(&format!("{from} -> {to:<7}  {frame}"));
+        scene.lines().position(is_it).unwrap_or_else(|| panic!("no {frame} from {from} to {to}:{scene}"))
+    };
+    let message = at("alice", "relay A", "MSG:R");
+    let forwarded = at("relay A", "relay B", "MSG:R");
+    let pushed = at("relay B", "bob", "MSG:N");
+    let taken = at("bob", "relay B", "ACK:R");
+    let told = at("relay B", "relay A", "ACK:N");
+    let chains = [
+        vec![message, at("relay A", "alice", "MSG:A")],
+        vec![message, forwarded, at("relay B", "relay A", "MSG:A")],
+        vec![forwarded, pushed, taken, at("relay B", "bob", "ACK:A")],
+        vec![taken, told, at("relay A", "alice", "ACK:N")],
+    ];
+    assert!(chains.iter().all(|chain| chain.is_sorted()), "{chains:?}{scene}");
+    assert_eq!(shown.matches("knows: delivered").count(), 3, "{shown}");
+}
+
+#[test]
+fn what_waits_for_a_relay_that_moved_goes_out_once_somebody_names_its_new_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let [here, there] = ["here", "there"].map(|name| directory.path().join(name));
+    for home in [&here, &there] {
+        std::fs::create_dir(home).unwrap();
+    }
+    let (mut relay, mut other) = (Relay::start(&here), Relay::start(&there));
+    let bob = |other: &Relay| Peer::new(directory.path().join("bob"), other);
+    let old = bob(&other).address();
+    other.kill();
+    let alice = Peer::new(directory.path().join("alice"), &relay);
+    let send = |to: &str, word: &str| {
+        let sent = alice.run(&["send", "--until", "accepted", "--to", to, word]);
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    };
+    send(&old, "one");
+    other.move_away();
+    other.start_again();
+    let new = bob(&other).address();
+    assert_ne!(new, old);
+    send(&new, "two");
+    // What was said is on disk.
+    relay.kill();
+    relay.start_again();
+    let receiver = bob(&other).start(&["recv", "--max", "2"]);
+    let bodies = [(); 2].map(|()| receiver.expect("message")["body"].as_str().unwrap().to_owned());
+    assert_eq!(bodies, ["one", "two"]);
 }

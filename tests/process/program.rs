@@ -14,10 +14,13 @@ use serde_json::Value;
 /// How long anything may take before a test gives up: far more than it needs on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The example peer. `cargo test --test process` alone does not build examples, so it is built here.
-pub(super) static PEER: LazyLock<PathBuf> = LazyLock::new(|| {
+/// The example peer.
+pub(super) static PEER: LazyLock<PathBuf> = LazyLock::new(|| example("peer"));
+
+/// An example's program. `cargo test --test process` alone does not build examples, so it is built here.
+pub(super) fn example(name: &str) -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--example", "peer"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.args(["build", "--quiet", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
@@ -28,9 +31,9 @@ pub(super) static PEER: LazyLock<PathBuf> = LazyLock::new(|| {
             build.env_remove(&name);
         }
     }
-    assert!(build.status().unwrap().success(), "the example peer builds");
-    Path::new(env!("CARGO_BIN_EXE_posthouse")).parent().unwrap().join("examples/peer")
-});
+    assert!(build.status().unwrap().success(), "the example {name} builds");
+    Path::new(env!("CARGO_BIN_EXE_posthouse")).parent().unwrap().join("examples").join(name)
+}
 
 /// A running program whose standard output is one JSON object a line.
 pub(super) struct Program {
@@ -146,6 +149,11 @@ impl Relay {
         let ready = program.expect("ready");
         self.address = ready["address"].as_str().unwrap().to_owned();
         self.program = Some(program);
+    }
+
+    /// Takes another port, from the next start on.
+    pub(super) fn move_away(&mut self) {
+        self.port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     }
 
     pub(super) fn kill(&mut self) {

@@ -1,6 +1,6 @@
 //! The configuration file: every setting there is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::Settings;
 use super::table::{Shown, Wrong, settings};
-use crate::address::HostPort;
+use crate::address::{HostPort, RelayAddress};
 use crate::id::RelayId;
 use crate::protocol::limit::MAX_BODY_BYTES;
 use crate::relay::Admission;
@@ -110,6 +110,8 @@ settings! {
         allow: BTreeSet<RelayId> = relay.federation.allow;
         /// Relays that are not admitted in any case, by id or address.
         block: BTreeSet<RelayId> = relay.federation.block;
+        /// Where relays are, as addresses, whatever the addresses in messages say.
+        places: BTreeMap<RelayId, RelayAddress> = relay.federation.places;
     }
 }
 

@@ -169,6 +169,7 @@ mod tests {
             ("[federation]\nadmission = 'opened'", &["line 2", "admission", "`open`"]),
             ("[federation]\nallow = 'all'", &["line 2", "allow"]),
             ("[federation]\nblock = ['nobody']", &["line 2", "block", "no relay's id"]),
+            ("[federation]\nplaces = ['posthouse://somewhere']", &["line 2", "places", "no relay's address"]),
             (&both, &["line 3", "block", "allow"]),
         ] {
             let error = load(text).unwrap_err();

@@ -1,7 +1,7 @@
 //! What a table of the configuration file is made of: settings, each written down once, with its words, its place
 //! among the values and its bounds. What reads the file, what checks it and what explains it all come from there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -113,6 +113,19 @@ impl Setting for BTreeSet<RelayId> {
     }
 }
 
+/// Relays by their addresses.
+impl Setting for BTreeMap<RelayId, RelayAddress> {
+    type Written = Vec<Text<RelayAddress>>;
+
+    fn read(written: Self::Written) -> Self {
+        written.into_iter().map(|Text(address)| (address.relay, address)).collect()
+    }
+
+    fn shown(&self) -> Option<Value> {
+        Some(Value::Array(self.values().map(|address| Value::String(address.to_string())).collect()))
+    }
+}
+
 /// Something that is read from a string.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String", bound = "Text<T>: TryFrom<String, Error = String>")]
@@ -123,6 +136,14 @@ impl TryFrom<String> for Text<HostPort> {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse().map(Self).map_err(|error| format!("{text:?} is no HOST:PORT: {error}"))
+    }
+}
+
+impl TryFrom<String> for Text<RelayAddress> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| format!("{text:?} is no relay's address: {error}"))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Harness, Home, lane, message, peer};
-use crate::id::{LaneKey, RelayId, StoreId};
+use super::{Harness, Home, lane, message, peer, rejected};
+use crate::id::{LaneId, LaneKey, Pair, RelayId, StoreId};
 use crate::protocol::limit::SILENCE_GRACE;
 use crate::protocol::{Answer, Order, Outcome, RejectReason, Verdict, WaitReason};
 use crate::store::{Append, Done, Fence, Forward, LinkState, Op, Query, RelayStore as _, Settled, outbox_key};
@@ -112,4 +112,39 @@ pub(crate) fn what_was_forwarded_waits_for_the_other_relays_word_beyond_its_time
     home.clock.advance(Duration::from_secs(4));
     let settled = home.get(home.store().expire(10)).settled;
     assert_eq!(settled[0].exceptions[0].verdict, Verdict::here(Outcome::Expired { maybe_taken: true }));
+}
+
+pub(crate) fn nobody_writes_to_an_outbox_as_if_it_were_a_peer<H: Harness>(home: Home<H>) {
+    // The name can be computed: somebody may have used it before there was an outbox.
+    let key = LaneKey { pair: Pair { sender: peer(3), recipient: outbox_key(&relay(9)) }, lane: LaneId(7) };
+    assert_eq!(home.append(message(key, 1)), home.accepted(false, None));
+    let ttl = Duration::from_secs(10);
+    home.append(Append { ttl, ..forwarded(lane(1, 2, 7), 1, 9) });
+    assert_eq!(home.append(message(key, 2)), Answer::Final(rejected(RejectReason::UnknownPeer)));
+    assert_eq!(seqs(&home, 9).len(), 2);
+    home.clock.advance(ttl + SILENCE_GRACE + Duration::from_secs(2));
+    let settled = home.get(home.store().expire(10)).settled;
+    let ended = settled.iter().find(|settled| settled.submitter == peer(1)).unwrap();
+    assert_eq!(
+        ended.exceptions[0].verdict,
+        Verdict::here(Outcome::Expired { maybe_taken: true }),
+        "it may have gone out"
+    );
+}
+
+pub(crate) fn an_outbox_that_is_empty_and_needed_no_longer_leaves_nothing_behind<H: Harness>(home: Home<H>) {
+    let outbox = outbox_key(&relay(9));
+    let fence = Fence { peer: outbox, device: 0, epoch: 1 };
+    let release = || home.submit(fence, vec![Op::Release { outbox }]);
+    assert_eq!(release(), [Done::Done], "there is none");
+    home.append(forwarded(lane(1, 2, 7), 1, 9));
+    release();
+    let first = seqs(&home, 9)[0];
+    resolve(&home, 9, [(first, Verdict::DELIVERED)]);
+    assert_eq!(home.get(home.store().links()).len(), 1);
+    release();
+    assert_eq!(home.get(home.store().links()), []);
+    assert_eq!(home.state(lane(1, 2, 7)).delivered, [(1, 1)].into_iter().collect(), "its sender may still ask");
+    home.append(forwarded(lane(1, 2, 7), 2, 9));
+    assert!(seqs(&home, 9)[0] > first, "no seq names two messages");
 }

@@ -348,6 +348,8 @@ macro_rules! contract_tests {
                     an_outbox_remembers_which_store_it_spoke_to_and_where
                     outboxes_are_limited_one_by_one_by_sender_and_together
                     what_was_forwarded_waits_for_the_other_relays_word_beyond_its_time
+                    nobody_writes_to_an_outbox_as_if_it_were_a_peer
+                    an_outbox_that_is_empty_and_needed_no_longer_leaves_nothing_behind
                 }
                 told {
                     what_is_told_about_many_lanes_fits_a_frame_and_an_outbox_learns_all_of_it

@@ -31,7 +31,7 @@ pub(super) fn relay_at(socket: Socket, identity: &Identity) -> RelayEndpoint {
 }
 
 pub(super) fn client_at(socket: Socket, tls: ClientTls) -> ClientEndpoint {
-    ClientEndpoint::with_tls(socket, &TransportLimits::default(), &SystemEntropy, tls).unwrap()
+    ClientEndpoint::with_tls(socket, who(9).peer_id(), &TransportLimits::default(), &SystemEntropy, tls).unwrap()
 }
 
 pub(super) fn client(identity: &Identity) -> ClientEndpoint {

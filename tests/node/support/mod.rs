@@ -2,6 +2,7 @@
 
 pub(crate) mod bystander;
 pub(crate) mod client;
+pub(crate) mod hesitant;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod relay;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use posthouse::id::{LaneId, MessageId, PeerId};
+use posthouse::identity::Identity;
 use posthouse::protocol::{
     CloseCode, Envelope, Frame, Header, HelloA, HelloR, MsgR, OpenN, PushMode, Role, StreamKind, decode, encode,
 };
@@ -77,6 +78,16 @@ pub(crate) fn message(request: u64, from: u8, to: u8, lane: u64, n: u64, body: &
     };
     let envelope = Envelope::new(header, body).bytes().clone();
     MsgR { request, prev: n - 1, ttl_ms: 3_600_000, envelope, signature: None, home: None }
+}
+
+/// A message as a relay forwards it, signed by its sender.
+pub(crate) fn forwarded(request: u64, from: &Identity, relay: u8, lane: u64, n: u64) -> MsgR {
+    let plain = message(request, 1, 2, lane, n, b"x");
+    let header = *Envelope::parse(plain.envelope.clone()).unwrap().header();
+    let header = Header { sender: from.peer_id(), relay: who(relay).relay_id(), ..header };
+    let envelope = Envelope::new(header, b"x");
+    let signature = Some(from.sign(&envelope.signed_bytes()));
+    MsgR { envelope: envelope.bytes().clone(), signature, ..plain }
 }
 
 impl Speaker {

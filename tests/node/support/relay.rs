@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use posthouse::address::RelayAddress;
 use posthouse::identity::Identity;
 use posthouse::random::SystemEntropy;
-use posthouse::relay::{Relay, RelayLimits, RelayOptions};
+use posthouse::relay::{LinkReport, Relay, RelayLimits, RelayOptions};
 use posthouse::store::redb::Backend;
 use posthouse::store::redb::file::DEFAULT_CACHE_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
@@ -21,6 +21,7 @@ use posthouse::transport::Socket;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::hesitant::Hesitant;
 use super::{PATIENCE, who, within};
 
 /// Who the relay is in the cast.
@@ -37,6 +38,8 @@ pub(crate) struct TestRelay {
     pub(crate) store_limits: StoreLimits,
     /// Memory for pages of the store.
     pub(crate) cache_bytes: usize,
+    /// Whether the store takes its time to say which other relays messages wait for.
+    pub(crate) hesitates: bool,
     running: Option<Running>,
 }
 
@@ -65,6 +68,7 @@ impl TestRelay {
             limits: RelayLimits::default(),
             store_limits: StoreLimits::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
+            hesitates: false,
             running: None,
         }
     }
@@ -74,6 +78,18 @@ impl TestRelay {
     pub(crate) const fn named(mut self, name: u8) -> Self {
         self.name = name;
         self
+    }
+
+    /// At this address of this machine.
+    #[must_use]
+    pub(crate) fn listening_at(mut self, at: &str) -> Self {
+        self.at = at.parse().unwrap();
+        self
+    }
+
+    /// Moves to another port, from the next start on.
+    pub(crate) const fn move_away(&mut self) {
+        self.at.set_port(0);
     }
 
     /// Sets limits before the start.
@@ -102,7 +118,7 @@ impl TestRelay {
             let options = RelayOptions {
                 identity: self.identity(),
                 socket: Socket::Bind(self.at),
-                store: store.clone(),
+                store: if self.hesitates { Arc::new(Hesitant::new(store.clone())) } else { store.clone() },
                 clock: clock.clone(),
                 entropy: entropy.clone(),
                 limits: self.limits.clone(),
@@ -188,6 +204,11 @@ impl TestRelay {
     /// Open sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.running.as_ref().unwrap().relay.sessions()
+    }
+
+    /// How its links stand.
+    pub(crate) async fn links(&self) -> Vec<LinkReport> {
+        self.running.as_ref().unwrap().relay.observer().links().await.unwrap()
     }
 
     /// Messages that wait for this member of the cast.

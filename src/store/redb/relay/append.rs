@@ -7,7 +7,9 @@ use super::super::fault::Fault;
 use super::blocks::{self, block_of};
 use super::engine::RelayEngine;
 use super::rows::Rows;
-use super::schema::{Count, Counters, LaneAt, MailboxRow, MessageRow, Number, PairAt, PeerRow, Single, expiry_at};
+use super::schema::{
+    Count, Counters, LaneAt, LinkRow, MailboxRow, MessageRow, Number, PairAt, PeerRow, Single, expiry_at,
+};
 use super::work::Work;
 use crate::delivery::admission::{Arrival, Decision, Room, decide};
 use crate::id::PeerId;
@@ -54,6 +56,7 @@ struct Side<'a, 't> {
     mailboxes: &'a mut Rows<'t, Number, MailboxRow>,
     counts: &'a mut Rows<'t, (Number, Number), Count>,
     pairs: &'a mut Rows<'t, PairAt, Single>,
+    links: &'a mut Rows<'t, Number, LinkRow>,
 }
 
 impl Side<'_, '_> {
@@ -66,6 +69,12 @@ impl Side<'_, '_> {
         let none = PeerRow { key: PeerId::from_bytes([0; 32]), uses: 0, lanes: 0, provisional: 0 };
         let Some(number) = numbers.submitter else { return Ok(none) };
         Ok(self.peers.get(number)?.copied().unwrap_or(none))
+    }
+
+    /// Whether the mailbox is the outbox for another relay.
+    fn is_outbox(&mut self, numbers: Numbers) -> Result<bool, Fault> {
+        let Some(number) = numbers.mailbox else { return Ok(false) };
+        Ok(self.links.get(number)?.is_some())
     }
 
     /// What waits there from this sender.
@@ -117,12 +126,12 @@ impl RelayEngine {
         };
         let bytes = append.envelope.bytes().len() as u64;
         let arrival = Arrival { n: header.n, prev: append.prev, expired: append.ttl.is_zero(), refuse: append.refuse };
-        let Work { lanes, limits, counters, peers, mailboxes, counts, pairs, .. } = work;
+        let Work { lanes, limits, counters, peers, mailboxes, counts, pairs, links, .. } = work;
         let row = match numbers.lane(header.lane.0) {
             Some(at) => lanes.get(at)?.map(|entry| &entry.row),
             None => None,
         };
-        let side = Side { limits, counters, peers, mailboxes, counts, pairs };
+        let side = Side { limits, counters, peers, mailboxes, counts, pairs, links };
         let decision = decide(row, arrival, || match append.forward {
             Some(_) => self.room_to_forward(side, numbers, bytes, row.is_some()),
             None => self.room(side, numbers, bytes, row.is_some()),
@@ -158,6 +167,9 @@ impl RelayEngine {
     /// What the recipient's mailbox, the disk and the lanes say to one more message.
     fn room(&self, mut side: Side<'_, '_>, numbers: Numbers, bytes: u64, has_row: bool) -> Result<Room, Fault> {
         let limits = side.limits;
+        if side.is_outbox(numbers)? {
+            return Ok(Room::Nobody);
+        }
         let mailbox = side.mailbox(numbers)?;
         let held = mailbox.map_or(Count::default(), |row| Count { messages: row.messages, bytes: row.bytes });
         let provisional = mailbox.is_none_or(|row| row.caused_by().is_some());

@@ -10,9 +10,10 @@ use super::super::backend::Backend;
 use super::super::writer::WriterMode;
 use super::RedbRelayStore;
 use super::contract_tests::options;
-use super::schema::{EXPIRY, LANES, MESSAGES, REST};
+use super::schema::{EXPIRY, LANES, LINKS, MESSAGES, REST};
+use crate::id::RelayId;
 use crate::store::contract::{EXPIRED, TestClock, fence, lane, message, remote, settled, taken};
-use crate::store::{Done, Op, RelayStore};
+use crate::store::{Append, Done, Forward, Op, RelayStore};
 use crate::time::Clock;
 
 /// Overwrites the first message, or the first lane's row.
@@ -137,4 +138,34 @@ async fn a_message_or_a_lane_that_cannot_be_read_does_not_keep_the_others_from_b
         assert_eq!(taken_of_all(&store).await, [Done::Settled(Vec::new())], "the damaged ones stay");
         store.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_link_that_cannot_be_read_does_not_keep_the_others_from_going_on() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), TestClock::shared());
+    let path = directory.path().join("relay.redb");
+    let store = open(&path, &clock);
+    let to = |byte, n| {
+        let forward = Forward { relay: RelayId::from_bytes([byte; 32]), address: "there".to_owned() };
+        Op::Append(Append { forward: Some(forward), ..message(lane(1, 2, u64::from(byte)), n) })
+    };
+    store.submit(fence(1, 1), vec![to(8, 1), to(9, 1)]).await.unwrap();
+    store.close().await.unwrap();
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(LINKS).unwrap();
+        let key = table.first().unwrap().unwrap().0.value();
+        table.insert(key, &[0xff; 3][..]).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(&path, &clock);
+    let links = store.links().await.unwrap();
+    assert_eq!(
+        links.iter().map(|link| (link.relay, link.waiting)).collect::<Vec<_>>(),
+        [(RelayId::from_bytes([9; 32]), 1)]
+    );
+    assert!(store.submit(fence(1, 1), vec![to(8, 2)]).await.is_err(), "nothing more gets in without its state");
+    store.submit(fence(1, 1), vec![to(9, 2)]).await.unwrap();
 }

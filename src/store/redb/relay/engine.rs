@@ -136,7 +136,7 @@ impl Engine for RelayEngine {
 /// What an operation costs, in messages: each range, question or lane is a search of its own.
 fn steps(op: &Op) -> usize {
     let steps = match op {
-        Op::Open { .. } | Op::Join | Op::End { .. } | Op::Append(_) | Op::Remember { .. } => 1,
+        Op::Open { .. } | Op::Join | Op::End { .. } | Op::Append(_) | Op::Remember { .. } | Op::Release { .. } => 1,
         Op::Resolve { outcomes, .. } => outcomes.len(),
         Op::Settle { answers, .. } => answers.taken.len() + answers.refused.len(),
         Op::Where(questions) => questions.len(),
@@ -168,6 +168,7 @@ impl RelayEngine {
                 }
                 Ok(Done::Done)
             }
+            Op::Release { outbox } => work.drop_empty_outbox(*outbox).map(|()| Done::Done),
             Op::Where(questions) => where_are(work, fence.peer, questions).map(Done::Lanes),
             Op::Close(lanes) => {
                 for key in lanes {

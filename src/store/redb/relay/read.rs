@@ -222,15 +222,26 @@ pub(super) fn mailbox_status(
     Ok(Status { messages: whole.messages, bytes: whole.bytes, oldest_ms, newest_ms, senders, more })
 }
 
-/// The relays that this one forwards to.
+/// The relays that this one forwards to, but for those whose rows cannot be read: nothing gets into their outboxes, and
+/// the others go on.
 pub(super) fn links(transaction: &ReadTransaction) -> Result<Vec<LinkState>, Fault> {
     let mailboxes = transaction.open_table(MAILBOXES)?;
     let mut links = Vec::new();
     for entry in transaction.open_table(LINKS)?.iter()? {
         let (number, bytes) = entry?;
-        let LinkRow { relay, store, foreign_below, address } = LinkRow::decode(bytes.value())?;
-        let waiting = row(&mailboxes, number.value())?.map_or(0, |row: MailboxRow| row.messages);
-        links.push(LinkState { relay, address, store, foreign_below, waiting });
+        let read = LinkRow::decode(bytes.value()).map_err(Fault::from).and_then(|link| {
+            let waiting = row(&mailboxes, number.value())?.map_or(0, |row: MailboxRow| row.messages);
+            Ok((link, waiting))
+        });
+        match read {
+            Ok((LinkRow { relay, store, foreign_below, address }, waiting)) => {
+                links.push(LinkState { relay, address, store, foreign_below, waiting });
+            }
+            Err(Fault::Corrupt(what)) => {
+                tracing::error!(outbox = number.value(), %what, "what waits for a relay whose row cannot be read stays");
+            }
+            Err(fault) => return Err(fault),
+        }
     }
     Ok(links)
 }

@@ -176,8 +176,12 @@ impl<'t> Work<'t> {
     /// handed out at any time.
     pub(super) fn outbox(&mut self, forward: &Forward) -> Result<Number, Fault> {
         let number = self.number_or_new(outbox_key(&forward.relay))?;
-        if self.mailboxes.get(number)?.is_none() {
-            self.make_mailbox(number, None)?;
+        if self.links.get(number)?.is_none() {
+            // Somebody may have written to a peer of that name before.
+            if self.mailboxes.get(number)?.is_none() {
+                self.make_mailbox(number, None)?;
+            }
+            self.keep_mailbox(number)?;
             self.mailboxes.change_or(number, MailboxRow::default)?.open = 1;
         }
         let address = &forward.address;
@@ -210,6 +214,20 @@ impl<'t> Work<'t> {
         self.keep_mailbox(of)?;
         self.mailboxes.remove(of);
         self.release_number(of)
+    }
+
+    /// An outbox with nothing in it goes, and what is known of its relay: otherwise every relay that anybody ever
+    /// named would stay for good.
+    pub(super) fn drop_empty_outbox(&mut self, of: PeerId) -> Result<(), Fault> {
+        let Some(number) = self.number(of)? else { return Ok(()) };
+        let Some(row) = self.mailboxes.get(number)?.copied() else { return Ok(()) };
+        if row.messages > 0 || self.links.get(number)?.is_none() {
+            return Ok(());
+        }
+        self.counters.seq_floor = self.counters.seq_floor.max(row.last_seq);
+        self.links.remove(number);
+        self.mailboxes.remove(number);
+        self.release_number(number)
     }
 
     /// Where the lane of a submitter stands, if all of its peers are known.

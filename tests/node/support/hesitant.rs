@@ -1,0 +1,77 @@
+//! A relay's store that takes its time to say which other relays messages wait for.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthouse::id::{PeerId, StoreId};
+use posthouse::protocol::{Durability, Status};
+use posthouse::store::redb::relay::RedbRelayStore;
+use posthouse::store::{Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, Watch};
+use tokio::sync::Notify;
+
+/// How long it hesitates, if no message comes before: far longer than a client needs to connect and send one.
+const HESITATION: Duration = Duration::from_secs(1);
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(crate) struct Hesitant {
+    store: Arc<RedbRelayStore>,
+    message: Arc<Notify>,
+}
+
+impl Hesitant {
+    pub(crate) fn new(store: Arc<RedbRelayStore>) -> Self {
+        Self { store, message: Arc::default() }
+    }
+}
+
+impl RelayStore for Hesitant {
+    fn store_id(&self) -> StoreId {
+        self.store.store_id()
+    }
+
+    fn durability(&self) -> Durability {
+        self.store.durability()
+    }
+
+    fn interrupted(&self) -> Vec<SocketAddr> {
+        self.store.interrupted()
+    }
+
+    fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>> {
+        if batch.iter().any(|op| matches!(op, Op::Append(_))) {
+            self.message.notify_one();
+        }
+        self.store.submit(fence, batch)
+    }
+
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.store.ready()
+    }
+
+    fn expire(&self, limit: usize) -> Reply<Expired> {
+        self.store.expire(limit)
+    }
+
+    fn page(&self, query: Query) -> Reply<Page> {
+        self.store.page(query)
+    }
+
+    fn status(&self, mailbox: PeerId, sender: Option<PeerId>) -> Reply<Status> {
+        self.store.status(mailbox, sender)
+    }
+
+    fn links(&self) -> Reply<Vec<LinkState>> {
+        let (message, links) = (self.message.clone(), self.store.links());
+        Box::pin(async move {
+            tokio::time::timeout(HESITATION, message.notified()).await.ok();
+            links.await
+        })
+    }
+
+    fn watch(&self, mailbox: PeerId) -> Watch {
+        self.store.watch(mailbox)
+    }
+}
