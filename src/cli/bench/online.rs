@@ -18,7 +18,7 @@ use crate::protocol::Outcome;
 use crate::time::{Moment, SharedClock};
 
 /// What goes before the measured time, so that connections, caches and windows are as they stay.
-const WARM_UP: Duration = Duration::from_secs(2);
+pub(super) const WARM_UP: Duration = Duration::from_secs(2);
 
 /// When to measure.
 #[derive(Clone)]
@@ -40,32 +40,8 @@ pub(super) async fn run(
     messages: Option<u64>,
 ) -> anyhow::Result<()> {
     let pairs = (0..pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
-    let begin = bench.clock.now() + WARM_UP;
-    let span = Span {
-        clock: bench.clock.clone(),
-        begin,
-        end: begin + length,
-        left: Arc::new(AtomicU64::new(messages.unwrap_or(u64::MAX))),
-        bar: report::progress("sending", messages.unwrap_or_default()),
-    };
-    let mut workers = JoinSet::new();
-    for pair in &pairs {
-        for _ in 0..window {
-            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), bench.body.clone()));
-            workers.spawn(work(client, draft, span.clone()));
-        }
-    }
-    let (mut latency, mut end) = (Latency::new(), begin);
-    while let Some(done) = workers.join_next().await {
-        let (worker, last) = done??;
-        latency.merge(&worker);
-        end = end.max(last);
-    }
-    span.bar.finish_and_clear();
-    if latency.count() == 0 {
-        bail!("no message had its outcome in time: measure for longer");
-    }
-    let each_second = rate(latency.count(), end - begin);
+    let (latency, took) = measure(bench, &pairs, window, length, messages).await?;
+    let each_second = rate(latency.count(), took);
     let words = format!(
         "{} messages delivered, {} ({})\nfrom send to outcome: {}",
         count(latency.count()),
@@ -81,6 +57,43 @@ pub(super) async fn run(
         ("window", window.into()),
     ];
     bench.report.tell("result", fields(all).chain(latency.fields()), &words)
+}
+
+/// Lets pairs send, each with a window, for so long or until so many messages have their outcome. How long those
+/// took that were sent after a warm-up, and how long that went on.
+pub(super) async fn measure(
+    bench: &Bench,
+    pairs: &[Pair],
+    window: u32,
+    length: Duration,
+    messages: Option<u64>,
+) -> anyhow::Result<(Latency, Duration)> {
+    let begin = bench.clock.now() + WARM_UP;
+    let span = Span {
+        clock: bench.clock.clone(),
+        begin,
+        end: begin + length,
+        left: Arc::new(AtomicU64::new(messages.unwrap_or(u64::MAX))),
+        bar: report::progress("sending", messages.unwrap_or_default()),
+    };
+    let mut workers = JoinSet::new();
+    for pair in pairs {
+        for _ in 0..window {
+            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), bench.body.clone()));
+            workers.spawn(work(client, draft, span.clone()));
+        }
+    }
+    let (mut latency, mut end) = (Latency::new(), begin);
+    while let Some(done) = workers.join_next().await {
+        let (worker, last) = done??;
+        latency.merge(&worker);
+        end = end.max(last);
+    }
+    span.bar.finish_and_clear();
+    if latency.count() == 0 {
+        bail!("no message had its outcome in time: measure for longer");
+    }
+    Ok((latency, end - begin))
 }
 
 /// Sends one message after the other. How long those took that were sent after the warm-up, and when the last of
