@@ -10,6 +10,7 @@
 //! | `greeting`, `rules`, `foreign` | what breaks the protocol is closed by name, alone |
 //! | `offline`, `pages`, `outcome`, `quota` | mailboxes: the backlog, pages, counts, lifetimes, refusals, limits |
 //! | `federation` | messages between peers of different relays |
+//! | `federation_restored` | the same when one of the relays has lost some or all that it knew |
 //! | `memory` | what a session that does not read costs |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
@@ -24,6 +25,7 @@
 )]
 
 mod federation;
+mod federation_restored;
 mod first;
 mod foreign;
 mod greeting;
