@@ -104,7 +104,7 @@ impl Link {
             outbox: Outbox::open(options, store, Vec::<Restored>::new()),
             foreign_below,
             restoring,
-            feed: Feed::new(&context, key),
+            feed: Feed::new(&context, key, !restoring),
             requests: VecDeque::new(),
             resolved: BTreeMap::new(),
             receipts: Vec::new(),
@@ -352,6 +352,7 @@ impl Link {
                 let link = connected?;
                 self.requests.clear();
                 self.outbox.connect(link.hello.store, link.hello.durability);
+                self.feed.connected();
                 *state = State::Up { link, since: self.context.clock.now() };
             }
             Event::Lost(error) => return Err(error.into()),
@@ -451,6 +452,7 @@ impl Link {
         }
         self.requests.clear();
         self.outbox.disconnect();
+        self.feed.disconnected();
         if matches!(error, LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
             // It was restarted, so it is there.
             backoff.reset();
