@@ -28,6 +28,35 @@ impl dyn Entropy + '_ {
     }
 }
 
+/// Small draws from a source that is asked for many bytes at once.
+#[derive(Debug)]
+pub struct Pool {
+    source: SharedEntropy,
+    bytes: [u8; 1024],
+    left: usize,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub const fn new(source: SharedEntropy) -> Self {
+        Self { source, bytes: [0; 1024], left: 0 }
+    }
+
+    /// So many random bytes, each given once.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        if self.left < N {
+            self.source.fill(&mut self.bytes);
+            self.left = self.bytes.len();
+        }
+        let start = self.left.saturating_sub(N);
+        let drawn = self.bytes.get(start..self.left).and_then(|drawn| drawn.try_into().ok());
+        self.left = start;
+        // More than the pool holds at a time comes from its source.
+        drawn.unwrap_or_else(|| self.source.bytes())
+    }
+}
+
 /// The operating system's random source.
 #[derive(Debug)]
 pub struct SystemEntropy;

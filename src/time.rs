@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -108,6 +109,29 @@ impl Clock for SystemClock {
         #[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
         let now = SystemTime::now();
         UnixMillis(now.duration_since(UNIX_EPOCH).map_or(0, millis))
+    }
+}
+
+/// A timeout that a loop waits for again and again, at little cost as long as it moves to later.
+#[derive(Debug, Default)]
+pub struct Alarm(Option<(Moment, Pin<Box<tokio::time::Sleep>>)>);
+
+impl Alarm {
+    /// Sleeps until `at` on `clock`, or until an earlier time that it was asked for before; for ever if there is
+    /// nothing to wait for. Who is woken looks at the clock.
+    ///
+    /// # Cancel safety
+    /// Safe: dropping it forgets the wait and nothing else.
+    pub async fn ring(&mut self, clock: &dyn Clock, at: Option<Moment>) {
+        let Some(at) = at else { return std::future::pending().await };
+        let (set, sleep) = self.0.get_or_insert_with(|| (at, Box::pin(tokio::time::sleep(at - clock.now()))));
+        if at < *set {
+            #[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
+            sleep.as_mut().reset(tokio::time::Instant::now() + (at - clock.now()));
+            *set = at;
+        }
+        sleep.await;
+        self.0 = None;
     }
 }
 

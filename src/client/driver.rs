@@ -22,7 +22,8 @@ use crate::link::{Link, LinkError, Stream};
 use crate::protocol::{CloseCode, Frame, NopN};
 use crate::random::SharedEntropy;
 use crate::store::StoreError;
-use crate::time::{Moment, SharedClock, sleep_until};
+use crate::store::redb::client::Change;
+use crate::time::{Alarm, Moment, SharedClock, sleep_until};
 use crate::transport::{ClientEndpoint, CloseReason, FrameSender, TransportError};
 
 /// The first and the longest wait between attempts to connect.
@@ -42,6 +43,9 @@ const FORGET_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How long a store that cannot be read is left alone.
 const READ_PAUSE: Duration = Duration::from_millis(100);
+
+/// Commands of the application taken in one turn.
+const TURN_COMMANDS: usize = 256;
 
 /// Frames taken in one turn.
 const TURN_FRAMES: usize = 1024;
@@ -114,6 +118,8 @@ impl Driver {
         let mut state = self.connect();
         let mut closing: Option<(Moment, Vec<oneshot::Sender<()>>)> = None;
         let mut forget_at = self.clock.now();
+        let mut alarm = Alarm::default();
+        let mut commands = Vec::new();
         let ended = loop {
             let now = self.clock.now();
             if forget_at <= now {
@@ -142,11 +148,12 @@ impl Driver {
             let room = self.events.has_room();
             tokio::select! {
                 biased;
-                command = self.commands.recv(), if closing.is_none() => match command {
-                    Some(Command::Close(done)) => closing = Some((self.begin_closing(), vec![done])),
-                    Some(command) => self.command(command),
-                    None => closing = Some((self.begin_closing(), Vec::new())),
-                },
+                count = self.commands.recv_many(&mut commands, TURN_COMMANDS), if closing.is_none() => {
+                    let close = commands.drain(..).find_map(|command| self.command(command));
+                    if close.is_some() || count == 0 {
+                        closing = Some((self.begin_closing(), close.into_iter().collect()));
+                    }
+                }
                 Some(answered) = self.answers.recv() => self.answered(answered),
                 Some(seen) = self.seen.recv() => self.seen(seen),
                 Some(reader) = self.pages_wanted.recv() => if let Err(error) = self.receiving.turn_page(reader) {
@@ -172,7 +179,7 @@ impl Driver {
                     self.woken(&mut state, &mut backoff);
                 }
                 () = writable(blocked.as_ref()), if blocked.is_some() => {}
-                () = sleep_until(&*clock, timeout) => self.on_timeout(),
+                () = alarm.ring(&*clock, timeout) => self.on_timeout(),
             }
         };
         self.end(state, ended).await;
@@ -216,7 +223,8 @@ impl Driver {
         self.receiving.on_timeout(now);
     }
 
-    fn command(&mut self, command: Command) {
+    /// Does what the application wants. Whom to tell once the client is closed, if it has to be.
+    fn command(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
         match command {
             Command::Send(drafts, reply) => self.sending.send(drafts, &mut self.commits, reply),
             Command::Status(sender, reply) => self.receiving.ask_status(sender, reply),
@@ -224,9 +232,9 @@ impl Driver {
             Command::Events(reply) => drop(reply.send(self.events.subscribe())),
             Command::Waiting(reply) => drop(reply.send(self.sending.waiting())),
             Command::Unaccepted(reply) => drop(reply.send(self.sending.unaccepted())),
-            // Only the first one gets here; see `run`.
-            Command::Close(_) => {}
+            Command::Close(done) => return Some(done),
         }
+        None
     }
 
     fn answered(&mut self, first: Answered) {
@@ -236,13 +244,15 @@ impl Driver {
         }
     }
 
-    fn seen(&mut self, seen: Seen) {
-        match seen.outcome {
-            Some(key) if self.events.confirm(key) => {
-                self.commits.change(crate::store::redb::client::Change::Forget(key));
+    fn seen(&mut self, first: Seen) {
+        let mut next = Some(first);
+        while let Some(seen) = next {
+            match seen.outcome {
+                Some(key) if self.events.confirm(key) => self.commits.change(Change::Forget(key)),
+                Some(_) => {}
+                None => self.events.taken(),
             }
-            Some(_) => {}
-            None => self.events.taken(),
+            next = self.seen.try_recv().ok();
         }
     }
 
@@ -365,7 +375,7 @@ impl Driver {
 
     fn begin_closing(&mut self) -> Moment {
         // What the application said before it closed the client counts, whatever the order it is read in.
-        while let Ok(seen) = self.seen.try_recv() {
+        if let Ok(seen) = self.seen.try_recv() {
             self.seen(seen);
         }
         while let Ok(answered) = self.answers.try_recv() {

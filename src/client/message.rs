@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::event::Seen;
+use super::progress::{Known, Progress};
 use super::{Closed, Stop};
 use crate::address::PeerAddress;
 use crate::id::{LaneId, MessageId, PeerId, RelayId};
@@ -41,13 +42,6 @@ pub struct Accepted {
     pub duplicate: bool,
 }
 
-/// How far a sent message is.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Progress {
-    pub(super) accepted: Option<Accepted>,
-    pub(super) outcome: Option<(Outcome, RelayId)>,
-}
-
 /// A message in the outbox. Dropping this handle changes nothing about it.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -56,7 +50,7 @@ pub struct Outgoing {
     /// Its number in its lane, from 1.
     pub n: u64,
     pub(super) key: u64,
-    pub(super) progress: watch::Receiver<Progress>,
+    pub(super) progress: Progress,
     pub(super) seen: mpsc::UnboundedSender<Seen>,
 }
 
@@ -69,8 +63,8 @@ impl Outgoing {
     /// # Cancel safety
     /// Safe.
     pub async fn accepted(&mut self) -> Result<Option<Accepted>, Closed> {
-        let far = |progress: &Progress| progress.accepted.is_some() || progress.outcome.is_some();
-        self.progress.wait_for(far).await.map(|progress| progress.accepted).map_err(|_| Closed)
+        let over = |known: &Known| known.outcome.is_some().then_some(None);
+        self.progress.wait_for(|known| known.accepted.map(Some).or_else(|| over(known))).await
     }
 
     /// Waits for its outcome. Once this has returned, the outcome counts as seen; until then a later run is told of
@@ -82,8 +76,7 @@ impl Outgoing {
     /// # Cancel safety
     /// Safe.
     pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
-        let progress = self.progress.wait_for(|progress| progress.outcome.is_some()).await.map_err(|_| Closed)?;
-        let outcome = progress.outcome.clone().map(|(outcome, _)| outcome).ok_or(Closed)?;
+        let outcome = self.progress.wait_for(|known| known.outcome.clone()).await?;
         // Without a driver nobody keeps count any more.
         self.seen.send(Seen { outcome: Some(self.key) }).ok();
         Ok(outcome)

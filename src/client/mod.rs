@@ -52,6 +52,7 @@ mod commits;
 mod driver;
 mod event;
 mod message;
+mod progress;
 mod reading;
 mod receiving;
 mod sending;

@@ -5,11 +5,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::commits::{After, Commits};
 use super::event::{Event, EventQueue, Seen};
-use super::message::{Accepted, Progress};
+use super::message::Accepted;
+use super::progress::{Teller, progress};
 use super::{Draft, Outgoing, SendError};
 use crate::delivery::{Effect, Entry, Offer, Outbox, OutboxOptions, Request, Restored};
 use crate::id::{LaneId, MessageId, Pair, PeerId, RelayId};
@@ -17,7 +18,7 @@ use crate::identity::Identity;
 use crate::link::{Link, Stream, unexpected};
 use crate::protocol::limit::{DEFAULT_TTL, MAX_BODY_BYTES, MAX_TTL, MIN_TTL};
 use crate::protocol::{Envelope, Frame, Header, MsgR};
-use crate::random::SharedEntropy;
+use crate::random::{Pool, SharedEntropy};
 use crate::store::redb::client::{Change, KeptOutcome, Letter, Recovered};
 use crate::store::{Reply, StoreError};
 use crate::time::{Moment, SharedClock, millis};
@@ -50,7 +51,7 @@ pub(super) struct Sending {
     me: PeerId,
     home: RelayId,
     clock: SharedClock,
-    entropy: SharedEntropy,
+    chance: Pool,
     outbox: Outbox,
     options: SendingOptions,
     next_key: u64,
@@ -61,7 +62,7 @@ pub(super) struct Sending {
     at_hand_bytes: usize,
     requests: VecDeque<Request>,
     reading: Option<BodiesWanted>,
-    handles: HashMap<u64, watch::Sender<Progress>>,
+    handles: HashMap<u64, Teller>,
     /// Outcomes on their way to the disk: not told yet.
     resolving: usize,
     /// Messages on their way to the disk.
@@ -98,7 +99,7 @@ impl Sending {
             me,
             home,
             clock,
-            entropy,
+            chance: Pool::new(entropy),
             outbox,
             options,
             next_key: recovered.next_key,
@@ -149,7 +150,7 @@ impl Sending {
         for draft in drafts {
             let (entry, letter) = self.place(draft);
             commits.change(Change::Keep(entry.key, letter.clone()));
-            let (handle, progress) = watch::channel(Progress::default());
+            let (handle, progress) = progress();
             self.handles.insert(entry.key, handle);
             outgoing.push(Outgoing { id: entry.id, n: entry.n, key: entry.key, progress, seen: self.seen.clone() });
             entries.push((entry, letter));
@@ -161,8 +162,8 @@ impl Sending {
     fn place(&mut self, draft: Draft) -> (Entry, Letter) {
         let (now, date) = (self.clock.now(), self.clock.date());
         let pair = Pair { sender: self.me, recipient: draft.to.peer };
-        let (lane, n) = self.outbox.assign(pair, LaneId(self.entropy.word()));
-        let id = MessageId::new(date.0, &self.entropy.bytes());
+        let (lane, n) = self.outbox.assign(pair, LaneId(u64::from_le_bytes(self.chance.bytes())));
+        let id = MessageId::new(date.0, &self.chance.bytes());
         let ttl = draft.ttl.unwrap_or(DEFAULT_TTL).clamp(MIN_TTL, MAX_TTL);
         let header = Header {
             sender: self.me,
@@ -228,9 +229,8 @@ impl Sending {
     ) {
         self.resolving -= 1;
         self.outbox.persisted(receipt);
-        let relay = outcome.verdict.relay.unwrap_or(self.home);
         if let Some(handle) = self.handles.remove(&key) {
-            handle.send_modify(|progress| progress.outcome = Some((outcome.verdict.outcome.clone(), relay)));
+            handle.tell(|known| known.outcome = Some(outcome.verdict.outcome.clone()));
         }
         for dropped in events.keep(key, outcome) {
             commits.change(Change::Forget(dropped));
@@ -284,7 +284,7 @@ impl Sending {
                     self.forget(key);
                     if let Some(handle) = self.handles.get(&key) {
                         let accepted = Some(Accepted { durability, duplicate });
-                        handle.send_modify(|progress| progress.accepted = accepted);
+                        handle.tell(|known| known.accepted = accepted);
                     }
                     events.tell(Event::Accepted { id, durability, duplicate });
                 }

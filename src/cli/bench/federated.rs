@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::Bench;
 use super::clients::Pair;
 use super::latency::Latency;
-use super::online;
-use super::process::Process;
-use super::report::{count, duration, fields, rate, rate_words, ratio};
+use super::online::{self, Measured};
+use super::process::{Process, Used};
+use super::report::{count, fields, rate, rate_words, ratio};
 use crate::address::RelayAddress;
 
 /// What to do.
@@ -31,8 +31,7 @@ struct Way {
     pairs: Vec<Pair>,
     latency: Latency,
     took: Duration,
-    relays_cpu: Duration,
-    clients_cpu: Duration,
+    used: Used,
 }
 
 /// Runs the scenario: both ways in each round, so that whatever else the machine does meets both.
@@ -59,7 +58,7 @@ pub(super) async fn run(bench: &Bench, other: &RelayAddress, relays: &[Process],
         ("two_relays", two.report()),
     ];
     let words = format!(
-        "\nall rounds ({}), every message signed and checked:\n  {}\n  {}\n  \
+        "\nall rounds ({}), every message signed and checked\n{}\n{}\n\
          two relays take {all_rounds:.2} of what one does; {middle:.2} by the median of the rounds",
         bench.durability,
         one.words(),
@@ -71,19 +70,14 @@ pub(super) async fn run(bench: &Bench, other: &RelayAddress, relays: &[Process],
 impl Way {
     fn over(bench: &Bench, relays: u64, recipients: &RelayAddress, plan: Plan) -> anyhow::Result<Self> {
         let pairs = (0..plan.pairs).map(|_| Pair::signed(bench, recipients)).collect::<Result<_, _>>()?;
-        let (latency, none) = (Latency::new(), Duration::ZERO);
-        Ok(Self { relays, pairs, latency, took: none, relays_cpu: none, clients_cpu: none })
+        Ok(Self { relays, pairs, latency: Latency::new(), took: Duration::ZERO, used: Used::default() })
     }
 
     /// How many messages were delivered in a second.
     async fn measure(&mut self, bench: &Bench, relays: &[Process], plan: Plan, round: u32) -> anyhow::Result<u64> {
-        let before = async {
-            tokio::time::sleep(online::WARM_UP).await;
-            used(relays)
-        };
-        let measured = online::measure(bench, &self.pairs, plan.window, plan.length, plan.messages);
-        let (measured, before) = tokio::join!(measured, before);
-        let ((latency, took), after) = (measured?, used(relays));
+        let limits = (plan.length, plan.messages);
+        let measured = online::measure(bench, relays, &self.pairs, plan.window, limits).await?;
+        let Measured { latency, took, used } = measured;
         let each_second = rate(latency.count(), took);
         let all: [(&str, Value); 4] = [
             ("round", round.into()),
@@ -101,8 +95,7 @@ impl Way {
         bench.report.tell("round", fields(all).chain(latency.fields()), &words)?;
         self.latency.merge(&latency);
         self.took += took;
-        self.relays_cpu += after.0.saturating_sub(before.0);
-        self.clients_cpu += after.1.saturating_sub(before.1);
+        self.used = self.used.and(used);
         Ok(each_second)
     }
 
@@ -114,37 +107,24 @@ impl Way {
         rate(self.latency.count(), self.took)
     }
 
-    /// Microseconds of processor time for each message: the relays', and the clients'.
-    fn cpu_us(&self) -> [u64; 2] {
-        let messages = self.latency.count().max(1);
-        [self.relays_cpu, self.clients_cpu].map(|cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX) / messages)
-    }
-
     fn report(&self) -> Value {
-        let [relays, clients] = self.cpu_us();
+        let [relays, clients] = self.used.per_message(self.latency.count());
         let all: [(&str, Value); 4] = [
             ("messages", self.latency.count().into()),
             ("messages_per_second", self.rate().into()),
-            ("relay_cpu_us", relays.into()),
-            ("client_cpu_us", clients.into()),
+            ("relay_cpu_us_per_message", relays.into()),
+            ("clients_cpu_us_per_message", clients.into()),
         ];
         Value::Object(fields(all).chain(self.latency.fields()).collect())
     }
 
     fn words(&self) -> String {
-        let [relays, clients] = self.cpu_us();
         format!(
-            "{:10}  {}; from send to outcome {}; processor time of a message: relays {}, clients {}",
+            "{}: {}; from send to outcome: {}{}",
             self.name(),
             rate_words(self.rate()),
             self.latency.words(),
-            duration(relays),
-            duration(clients),
+            self.used.words(self.latency.count()),
         )
     }
-}
-
-/// Processor time so far, as far as the system tells it: of the relays, and of this process, which has the clients.
-fn used(relays: &[Process]) -> (Duration, Duration) {
-    (relays.iter().filter_map(Process::cpu).sum(), Process::own().cpu().unwrap_or_default())
 }

@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 use super::Bench;
 use super::clients::Pair;
 use super::latency::Latency;
+use super::process::{Process, Used};
 use super::report::{self, count, fields, rate, rate_words};
 use crate::client::Draft;
 use crate::protocol::Outcome;
-use crate::time::{Moment, SharedClock};
+use crate::time::{Moment, SharedClock, sleep_until};
 
 /// What goes before the measured time, so that connections, caches and windows are as they stay.
-pub(super) const WARM_UP: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// When to measure.
 #[derive(Clone)]
@@ -40,34 +41,47 @@ pub(super) async fn run(
     messages: Option<u64>,
 ) -> anyhow::Result<()> {
     let pairs = (0..pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
-    let (latency, took) = measure(bench, &pairs, window, length, messages).await?;
+    let relay: Vec<Process> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
+    let Measured { latency, took, used } = measure(bench, &relay, &pairs, window, (length, messages)).await?;
     let each_second = rate(latency.count(), took);
     let words = format!(
-        "{} messages delivered, {} ({})\nfrom send to outcome: {}",
+        "{} messages delivered, {} ({})\nfrom send to outcome: {}{}",
         count(latency.count()),
         rate_words(each_second),
         bench.durability,
         latency.words(),
+        used.words(latency.count()),
     );
-    let all: [(&str, Value); 5] = [
+    let [relay_us, clients_us] = used.per_message(latency.count());
+    let all: [(&str, Value); 7] = [
         ("messages", latency.count().into()),
         ("messages_per_second", each_second.into()),
         ("durability", bench.durability.into()),
         ("pairs", pairs.len().into()),
         ("window", window.into()),
+        ("relay_cpu_us_per_message", relay_us.into()),
+        ("clients_cpu_us_per_message", clients_us.into()),
     ];
     bench.report.tell("result", fields(all).chain(latency.fields()), &words)
 }
 
-/// Lets pairs send, each with a window, for so long or until so many messages have their outcome. How long those
-/// took that were sent after a warm-up, and how long that went on.
+/// What was measured.
+pub(super) struct Measured {
+    pub(super) latency: Latency,
+    /// How long that went on.
+    pub(super) took: Duration,
+    pub(super) used: Used,
+}
+
+/// Lets pairs send, each with a window, for so long or until so many messages have their outcome. What is measured
+/// begins after a warm-up.
 pub(super) async fn measure(
     bench: &Bench,
+    relays: &[Process],
     pairs: &[Pair],
     window: u32,
-    length: Duration,
-    messages: Option<u64>,
-) -> anyhow::Result<(Latency, Duration)> {
+    (length, messages): (Duration, Option<u64>),
+) -> anyhow::Result<Measured> {
     let begin = bench.clock.now() + WARM_UP;
     let span = Span {
         clock: bench.clock.clone(),
@@ -83,17 +97,20 @@ pub(super) async fn measure(
             workers.spawn(work(client, draft, span.clone()));
         }
     }
+    sleep_until(&*bench.clock, Some(begin)).await;
+    let used = Used::so_far(relays);
     let (mut latency, mut end) = (Latency::new(), begin);
     while let Some(done) = workers.join_next().await {
         let (worker, last) = done??;
         latency.merge(&worker);
         end = end.max(last);
     }
+    let used = Used::so_far(relays).since(&used);
     span.bar.finish_and_clear();
     if latency.count() == 0 {
         bail!("no message had its outcome in time: measure for longer");
     }
-    Ok((latency, end - begin))
+    Ok(Measured { latency, took: end - begin, used })
 }
 
 /// Sends one message after the other. How long those took that were sent after the warm-up, and when the last of

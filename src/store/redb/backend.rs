@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redb::{BackendError, StorageBackend};
 
@@ -42,14 +42,25 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// Remembers for all openings of one store whether a sync ever failed.
+/// Remembers for all openings of one store whether a sync ever failed, and how long its medium is.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SyncWatch(Arc<AtomicBool>);
+pub(super) struct Watch(Arc<Seen>);
 
-impl SyncWatch {
+#[derive(Debug, Default)]
+struct Seen {
+    failed: AtomicBool,
+    length: AtomicU64,
+}
+
+impl Watch {
     /// Whether a sync failed: from then on nobody knows what the disk holds.
     pub(super) fn failed(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.failed.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of the medium, used or not.
+    pub(super) fn length(&self) -> u64 {
+        self.0.length.load(Ordering::Relaxed)
     }
 }
 
@@ -58,12 +69,15 @@ impl SyncWatch {
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: Box<dyn StorageBackend>,
-    watch: SyncWatch,
+    watch: Watch,
 }
 
 impl Watched {
-    pub(super) fn new(inner: Box<dyn StorageBackend>, watch: &SyncWatch) -> Self {
-        Self { inner, watch: watch.clone() }
+    /// # Errors
+    /// If the medium does not say how long it is.
+    pub(super) fn new(inner: Box<dyn StorageBackend>, watch: &Watch) -> io::Result<Self> {
+        watch.0.length.store(inner.len()?, Ordering::Relaxed);
+        Ok(Self { inner, watch: watch.clone() })
     }
 }
 
@@ -77,7 +91,9 @@ impl StorageBackend for Watched {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
+        self.inner.set_len(len)?;
+        self.watch.0.length.store(len, Ordering::Relaxed);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -86,7 +102,7 @@ impl StorageBackend for Watched {
         }
         let synced = self.inner.sync_data();
         if synced.is_err() {
-            self.watch.0.store(true, Ordering::SeqCst);
+            self.watch.0.failed.store(true, Ordering::SeqCst);
         }
         synced
     }
@@ -133,15 +149,15 @@ mod tests {
     fn after_a_failed_sync_the_disk_is_not_asked_to_sync_again() {
         let disk = Disk::new(1);
         let Backend::Custom(open) = disk.backend() else { panic!("a disk is a custom medium") };
-        let watch = SyncWatch::default();
-        let first = Watched::new(open().unwrap(), &watch);
+        let watch = Watch::default();
+        let first = Watched::new(open().unwrap(), &watch).unwrap();
         first.sync_data().unwrap();
         assert!(!watch.failed());
         disk.set_faults(Faults { sync: true, ..Faults::default() });
         assert!(first.sync_data().is_err() && watch.failed());
         first.close().unwrap();
         // The kernel would call the next one a success; so does this disk.
-        let second = Watched::new(open().unwrap(), &watch);
+        let second = Watched::new(open().unwrap(), &watch).unwrap();
         assert!(second.sync_data().is_err());
         assert_eq!(disk.syncs(), 2);
     }

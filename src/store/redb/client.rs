@@ -10,6 +10,10 @@
 //! | `inbox` | sender, lane | numbers taken and refused |
 //! | `session` | `store`, `foreign_below` | what was known of the relay's store |
 
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::{Mutex, PoisonError};
+
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -119,10 +123,15 @@ pub struct RecoveredLetter {
     pub deadline: UnixMillis,
 }
 
-/// A client's durable state.
+/// A client's durable state, or one that is gone with the process.
 #[derive(Debug)]
-pub struct ClientStore {
-    writer: Writer<ClientEngine>,
+pub struct ClientStore(Keeper);
+
+#[derive(Debug)]
+enum Keeper {
+    File(Writer<ClientEngine>),
+    /// The outbox alone: the rest is read at the next opening only, and there is none.
+    Memory(Mutex<BTreeMap<u64, Letter>>),
 }
 
 impl ClientStore {
@@ -131,6 +140,9 @@ impl ClientStore {
     /// # Errors
     /// [`OpenError`]: it says which file, and what to do.
     pub fn open(backend: Backend, writer: WriterMode, entropy: &dyn Entropy) -> Result<(Self, Recovered), OpenError> {
+        if matches!(backend, Backend::Memory) {
+            return Ok((Self(Keeper::Memory(Mutex::default())), Recovered::default()));
+        }
         let path = backend.path().to_owned();
         let mut fill = |transaction: &WriteTransaction| {
             ClientEngine.begin(transaction)?;
@@ -141,7 +153,7 @@ impl ClientStore {
         let recovered = file.read(recover).map_err(damaged)?;
         let io = |source| OpenError::Io { path: path.clone(), source };
         let writer = Writer::start(file, ClientEngine, writer, "posthouse-client-store").map_err(io)?;
-        Ok((Self { writer }, recovered))
+        Ok((Self(Keeper::File(writer)), recovered))
     }
 
     /// Makes changes durable, all or none.
@@ -149,7 +161,20 @@ impl ClientStore {
     /// # Errors
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the changes.
     pub fn commit(&self, changes: Vec<Change>) -> Reply<()> {
-        self.writer.submit(changes)
+        match &self.0 {
+            Keeper::File(writer) => writer.submit(changes),
+            Keeper::Memory(outbox) => {
+                let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
+                for change in changes {
+                    match change {
+                        Change::Keep(key, letter) => drop(outbox.insert(key, letter)),
+                        Change::Resolve(key, _) => drop(outbox.remove(&key)),
+                        _ => {}
+                    }
+                }
+                Box::pin(ready(Ok(())))
+            }
+        }
     }
 
     /// Reads messages of the outbox; those that are gone are left out.
@@ -157,7 +182,15 @@ impl ClientStore {
     /// # Errors
     /// See [`StoreError`]. Cancel-safe.
     pub fn letters(&self, keys: Vec<u64>) -> Reply<Vec<(u64, Letter)>> {
-        self.writer.read(move |transaction| {
+        let writer = match &self.0 {
+            Keeper::File(writer) => writer,
+            Keeper::Memory(outbox) => {
+                let outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
+                let letters = keys.iter().filter_map(|key| Some((*key, outbox.get(key)?.clone())));
+                return Box::pin(ready(Ok(letters.collect())));
+            }
+        };
+        writer.read(move |transaction| {
             let outbox = transaction.open_table(OUTBOX)?;
             let mut letters = Vec::with_capacity(keys.len());
             for key in keys {
@@ -174,7 +207,10 @@ impl ClientStore {
     /// # Errors
     /// None so far.
     pub fn close(&self) -> Reply<()> {
-        self.writer.close()
+        match &self.0 {
+            Keeper::File(writer) => writer.close(),
+            Keeper::Memory(_) => Box::pin(ready(Ok(()))),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockEr
 
 use redb::{CompactionError, Database, Durability, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
-use super::backend::{Backend, SyncWatch};
+use super::backend::{Backend, Watch};
 use super::fault::Fault;
 pub(super) use super::open::set_store_id;
 pub use super::open::{Fill, OpenError, Schema};
@@ -21,6 +21,10 @@ use crate::store::StoreError;
 /// Memory for pages, in bytes: half of it at most holds what a transaction has written so far. More makes
 /// reading large backlogs cheaper; less makes large transactions go to the disk in parts.
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
+
+/// A file up to this length is walked when it is opened after a kill, which takes some tenths of a second. Of a
+/// longer one each commit writes what spares the walk, at the cost of a second sync.
+const WALKED_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Default)]
 struct Current {
@@ -34,7 +38,7 @@ pub struct StoreFile {
     backend: Backend,
     schema: Schema,
     cache_bytes: usize,
-    watch: SyncWatch,
+    watch: Watch,
     id: StoreId,
     current: RwLock<Current>,
     /// Held while a write transaction lives and while the database is reopened: two databases on one medium
@@ -125,7 +129,7 @@ impl StoreFile {
         entropy: &dyn Entropy,
         fill: &mut Fill<'_>,
     ) -> Result<Self, OpenError> {
-        let watch = SyncWatch::default();
+        let watch = Watch::default();
         let opening = Opening { backend: &backend, schema, cache_bytes, watch: &watch };
         let (database, id) = opening.open_or_create(StoreId(entropy.bytes()), fill)?;
         let file = Self {
@@ -174,9 +178,7 @@ impl StoreFile {
             let database = current.database.as_ref().ok_or(StoreError::Closed)?;
             let begun = database.begin_write().map_err(Fault::from).and_then(|mut transaction| {
                 transaction.set_durability(Durability::Immediate)?;
-                // Without it an opening after a kill walks the whole file: seconds for each GiB instead of
-                // tenths. It costs a second sync, which a group of requests shares.
-                transaction.set_quick_repair(true);
+                transaction.set_quick_repair(self.watch.length() > WALKED_BYTES);
                 Ok(transaction)
             });
             (begun, self.opening.load(Ordering::SeqCst))

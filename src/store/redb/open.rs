@@ -16,7 +16,7 @@ use redb::{
     TableError, WriteTransaction,
 };
 
-use super::backend::{Backend, SyncWatch, Watched};
+use super::backend::{Backend, Watch, Watched};
 use super::fault::Fault;
 use crate::id::StoreId;
 
@@ -115,7 +115,7 @@ pub(super) struct Opening<'a> {
     pub(super) backend: &'a Backend,
     pub(super) schema: Schema,
     pub(super) cache_bytes: usize,
-    pub(super) watch: &'a SyncWatch,
+    pub(super) watch: &'a Watch,
 }
 
 impl Opening<'_> {
@@ -218,7 +218,7 @@ impl Opening<'_> {
     fn database(&self, medium: Box<dyn StorageBackend>) -> Result<Database, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes);
-        let medium = Watched::new(medium, self.watch);
+        let medium = Watched::new(medium, self.watch).map_err(|error| self.io(error))?;
         self.guarded(|| builder.create_with_backend(medium)).map_err(|error| self.judge(error))
     }
 
