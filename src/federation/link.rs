@@ -56,7 +56,7 @@ enum State {
 /// What the store is busy with.
 enum Commit {
     Remember,
-    Outcomes { outcomes: BTreeMap<u64, Verdict>, receipts: Vec<Receipt> },
+    Outcomes(Vec<Receipt>),
 }
 
 /// See the head of this file.
@@ -300,8 +300,8 @@ impl Link {
             let rest = rest.map(|first| self.resolved.split_off(&first)).unwrap_or_default();
             let outcomes = std::mem::replace(&mut self.resolved, rest);
             let receipts = if self.resolved.is_empty() { std::mem::take(&mut self.receipts) } else { Vec::new() };
-            let op = Op::Resolve { outbox: self.key, outcomes: outcomes.clone() };
-            self.submit(op, Commit::Outcomes { outcomes, receipts });
+            tracing::trace!(relay = %self.relay.short(), outcomes = outcomes.len(), "outcomes go to the disk");
+            self.submit(Op::Resolve { outbox: self.key, outcomes }, Commit::Outcomes(receipts));
         }
     }
 
@@ -321,8 +321,7 @@ impl Link {
         let Some((_, _, commit)) = self.commits.pop_front() else { return };
         match commit {
             Commit::Remember => self.outbox.remembered(),
-            Commit::Outcomes { receipts, outcomes } => {
-                tracing::trace!(relay = %self.relay.short(), outcomes = outcomes.len(), "outcomes are durable");
+            Commit::Outcomes(receipts) => {
                 for settled in done.iter().flat_map(|done| match done {
                     Done::Settled(settled) => settled.as_slice(),
                     _ => &[],
