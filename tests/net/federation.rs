@@ -13,7 +13,7 @@ use posthouse::transport::TransportLimits;
 use super::PATIENCE;
 use super::cut::partition;
 use super::link::Quality;
-use super::network::Network;
+use super::network::{Host, Network};
 use super::peer::{Peer, Talk};
 use super::relay::Relay;
 
@@ -133,22 +133,25 @@ async fn a_talk_goes_on_when_a_translator_changes_the_address_of_a_relay_in_mid_
     let directory = tempfile::tempdir().unwrap();
     let two = Two::start(&network, directory.path()).await;
     two.set(&network, [Quality { delay: 20 * MS, ..Quality::default() }; 2]);
-    let [here, there] = &two.relays;
-    for (name, host, moves) in [
-        ("the port of the relay that forwards changes", &here.host, false),
-        ("the address of the relay that forwards changes", &here.host, true),
-        ("the address of the relay that is forwarded to changes", &there.host, true),
+    let [here, there] = two.relays.each_ref().map(|relay| &relay.host);
+    // Each forwards to the other, so each has a connection of its own that has to move.
+    for (name, hosts, change) in [
+        ("the port of one relay changes", &[here][..], Network::change_port as fn(&Network, &Host)),
+        ("the address of one relay changes", &[here], Network::change_address),
+        ("the addresses of both relays change", &[here, there], Network::change_address),
     ] {
-        let talk = two.talk(false, PACE);
-        talk.goes_on(20).await;
-        let at = Instant::now();
-        if moves {
-            network.change_address(host);
-        } else {
-            network.change_port(host);
+        let talks = [two.talk(false, PACE), two.talk(true, PACE)];
+        for talk in &talks {
+            talk.goes_on(20).await;
         }
-        talk.goes_on(20).await;
-        println!("{name}: {}", talk.finish().await.around(at, at));
+        let at = Instant::now();
+        hosts.iter().for_each(|host| change(&network, host));
+        for talk in &talks {
+            talk.goes_on(20).await;
+        }
+        for (way, talk) in ["what it forwards", "what comes to it"].into_iter().zip(talks) {
+            println!("{name}, {way}: {}", talk.finish().await.around(at, at));
+        }
     }
 }
 
