@@ -12,7 +12,7 @@ use super::driver::Driver;
 use super::event::EventQueue;
 use super::reading::{Reading, ReadingOptions};
 use super::receiving::Receiving;
-use super::sending::Sending;
+use super::sending::{Sending, SendingOptions};
 use super::{Client, Connection, Inner, StartError};
 use crate::address::RelayAddress;
 use crate::delivery::Inbox;
@@ -49,6 +49,7 @@ pub struct ClientBuilder {
     reading: ReadingOptions,
     ack_timeout: Duration,
     outbox_messages: usize,
+    signs_all: bool,
     default_ttl: Duration,
     socket: Option<Socket>,
     limits: TransportLimits,
@@ -73,6 +74,7 @@ impl ClientBuilder {
             },
             ack_timeout: DEFAULT_ACK_TIMEOUT,
             outbox_messages: OUTBOX_MESSAGES,
+            signs_all: false,
             default_ttl: DEFAULT_TTL,
             socket: None,
             limits: TransportLimits::default(),
@@ -137,6 +139,14 @@ impl ClientBuilder {
     #[must_use]
     pub const fn outbox_messages(mut self, messages: usize) -> Self {
         self.outbox_messages = messages;
+        self
+    }
+
+    /// Signs every message. Otherwise only those are signed that leave the home relay: among its own peers it vouches
+    /// for who sent what.
+    #[must_use]
+    pub const fn sign_all(mut self) -> Self {
+        self.signs_all = true;
         self
     }
 
@@ -219,7 +229,7 @@ impl ClientBuilder {
             &recovered,
             clock.clone(),
             entropy.clone(),
-            self.outbox_messages,
+            SendingOptions { max_messages: self.outbox_messages, signs_all: self.signs_all },
             seen.clone(),
         );
         let receiving = Receiving::open((me, home), inbox, clock.clone(), self.reading, to_application, answers);

@@ -36,6 +36,15 @@ struct BodiesWanted {
     reply: Reply<Vec<(u64, Letter)>>,
 }
 
+/// What may be sent, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SendingOptions {
+    /// Messages without an outcome that the outbox takes.
+    pub(super) max_messages: usize,
+    /// Whether messages are signed that do not leave the home relay.
+    pub(super) signs_all: bool,
+}
+
 /// See the head of this file.
 pub(super) struct Sending {
     identity: Identity,
@@ -44,7 +53,7 @@ pub(super) struct Sending {
     clock: SharedClock,
     chance: Pool,
     outbox: Outbox,
-    max_messages: usize,
+    options: SendingOptions,
     next_key: u64,
     /// The first key of this opening, until the relay's store is known.
     first_key: u64,
@@ -68,7 +77,7 @@ impl Sending {
         recovered: &Recovered,
         clock: SharedClock,
         entropy: SharedEntropy,
-        max_messages: usize,
+        options: SendingOptions,
         seen: mpsc::UnboundedSender<Seen>,
     ) -> Self {
         let me = identity.peer_id();
@@ -92,7 +101,7 @@ impl Sending {
             clock,
             chance: Pool::new(entropy),
             outbox,
-            max_messages,
+            options,
             next_key: recovered.next_key,
             first_key: recovered.next_key,
             knows_store: recovered.store.is_some(),
@@ -126,8 +135,8 @@ impl Sending {
     ) {
         let refused = match drafts.iter().position(|draft| draft.body.len() > MAX_BODY_BYTES) {
             Some(index) => Some(SendError::TooLarge { index }),
-            None if self.outbox.len() + self.on_the_way + drafts.len() > self.max_messages => {
-                Some(SendError::OutboxFull { messages: self.max_messages })
+            None if self.outbox.len() + self.on_the_way + drafts.len() > self.options.max_messages => {
+                Some(SendError::OutboxFull { messages: self.options.max_messages })
             }
             None => None,
         };
@@ -327,7 +336,8 @@ impl Sending {
     fn message(&self, offer: &Offer, letter: &Letter) -> Frame {
         let remaining = offer.deadline - self.clock.now();
         // What leaves its home relay is believed for its sender's signature alone.
-        let signature = letter.home.as_ref().map(|_| self.identity.sign(&letter.envelope.signed_bytes()));
+        let signed = self.options.signs_all || letter.home.is_some();
+        let signature = signed.then(|| self.identity.sign(&letter.envelope.signed_bytes()));
         let message = MsgR {
             request: offer.request,
             prev: offer.prev,

@@ -28,8 +28,10 @@ pub(super) struct Feed {
     cursor: u64,
     /// The store may hold more behind it than the watch tells.
     behind: bool,
+    /// Empty while there is no use for it: very many links may be down at once, with very much to forward.
     at_hand: BTreeMap<u64, Arc<Stored>>,
     at_hand_bytes: usize,
+    keeps_at_hand: bool,
     reading: Option<Reading>,
 }
 
@@ -42,11 +44,27 @@ pub(super) enum News {
 }
 
 impl Feed {
-    pub(super) fn new(context: &Context, outbox: PeerId) -> Self {
+    /// What is new at first is kept at hand if there may soon be use for it.
+    pub(super) fn new(context: &Context, outbox: PeerId, keeps_at_hand: bool) -> Self {
         // Watched first, then read: nothing committed in between is missed.
         let watch = context.store.watch(outbox);
         let at_hand = BTreeMap::new();
-        Self { outbox, watch, cursor: 0, behind: true, at_hand, at_hand_bytes: 0, reading: None }
+        Self { outbox, watch, cursor: 0, behind: true, at_hand, at_hand_bytes: 0, keeps_at_hand, reading: None }
+    }
+
+    /// Messages can go out now: what is new is kept at hand for that.
+    pub(super) const fn connected(&mut self) {
+        self.keeps_at_hand = true;
+    }
+
+    /// Nothing can go out any more: nothing is kept at hand.
+    pub(super) fn disconnected(&mut self) {
+        self.keeps_at_hand = false;
+        self.at_hand = BTreeMap::new();
+        self.at_hand_bytes = 0;
+        if matches!(self.reading, Some(Reading::Wanted(..))) {
+            self.reading = None;
+        }
     }
 
     /// How far messages have been given out.
@@ -129,7 +147,9 @@ impl Feed {
         let cursor = self.cursor;
         for message in messages.into_iter().filter(|message| message.seq > cursor) {
             new.push(message.clone());
-            self.keep(message, AT_HAND_BYTES);
+            if self.keeps_at_hand {
+                self.keep(message, AT_HAND_BYTES);
+            }
         }
         self.cursor = new.last().map_or(self.cursor, |message| message.seq);
         new
@@ -142,5 +162,70 @@ impl Feed {
                 self.at_hand_bytes -= twice.envelope.bytes().len();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RelayId;
+    use crate::identity::Identity;
+    use crate::random::SystemEntropy;
+    use crate::store::contract::{TestClock, fence, lane, message};
+    use crate::store::redb::Backend;
+    use crate::store::redb::relay::{OpenOptions, RedbRelayStore};
+    use crate::store::{Append, Forward, Op, outbox_key};
+    use crate::transport::{ClientEndpoint, Socket, TransportLimits};
+
+    fn relay() -> RelayId {
+        RelayId::from_bytes([9; 32])
+    }
+
+    fn context() -> Context {
+        let (clock, entropy) = (TestClock::shared(), SystemEntropy::shared());
+        let who = Identity::generate(&*entropy);
+        let socket = Socket::Bind("127.0.0.1:0".parse().unwrap());
+        let store = OpenOptions::new(Backend::Memory, clock.clone(), entropy.clone());
+        Context {
+            me: who.relay_id(),
+            endpoint: ClientEndpoint::bind(socket, &who, &TransportLimits::default(), &*entropy, None).unwrap(),
+            store: Arc::new(RedbRelayStore::open(store).unwrap()),
+            clock,
+            entropy,
+            places: BTreeMap::new(),
+            tell: Box::new(|_| {}),
+            failed: Box::new(|_| {}),
+        }
+    }
+
+    /// Puts these into the outbox, and waits until the feed has given them out.
+    async fn give_out(feed: &mut Feed, context: &Context, numbers: std::ops::RangeInclusive<u64>) -> Vec<u64> {
+        let count = numbers.clone().count();
+        let forward = || Some(Forward { relay: relay(), address: String::new() });
+        let batch = numbers.map(|n| Op::Append(Append { forward: forward(), ..message(lane(1, 2, 1), n) }));
+        context.store.submit(fence(1, 1), batch.collect()).await.unwrap();
+        let mut seqs = Vec::new();
+        while seqs.len() < count {
+            let News::New(messages) = feed.next(context).await.unwrap() else { panic!("nothing was wanted") };
+            seqs.extend(messages.iter().map(|message| message.seq));
+        }
+        seqs
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_down_keeps_no_messages_in_memory_and_reads_them_when_it_is_up() {
+        let context = context();
+        let mut feed = Feed::new(&context, outbox_key(&relay()), true);
+        let early = give_out(&mut feed, &context, 1..=3).await;
+        assert!(early.iter().all(|seq| feed.get(*seq).is_some()), "what is new is at hand");
+        feed.disconnected();
+        let late = give_out(&mut feed, &context, 4..=6).await;
+        assert_eq!((feed.at_hand.len(), feed.at_hand_bytes), (0, 0));
+        feed.connected();
+        let all: BTreeSet<u64> = early.into_iter().chain(late).collect();
+        feed.want(&context, all.clone());
+        let News::Read(gone) = feed.next(&context).await.unwrap() else { panic!("these were wanted") };
+        assert_eq!(gone, [] as [u64; 0]);
+        assert!(all.iter().all(|seq| feed.get(*seq).is_some()));
     }
 }

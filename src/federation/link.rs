@@ -57,7 +57,7 @@ enum State {
 /// What the store is busy with.
 enum Commit {
     Remember,
-    Outcomes { outcomes: BTreeMap<u64, Verdict>, receipts: Vec<Receipt> },
+    Outcomes(Vec<Receipt>),
 }
 
 /// See the head of this file.
@@ -108,7 +108,7 @@ impl Link {
             outbox: Outbox::open(options, store, Vec::<Restored>::new()),
             foreign_below,
             restoring,
-            feed: Feed::new(&context, key),
+            feed: Feed::new(&context, key, !restoring),
             requests: VecDeque::new(),
             resolved: BTreeMap::new(),
             receipts: Vec::new(),
@@ -315,8 +315,8 @@ impl Link {
             let rest = rest.map(|first| self.resolved.split_off(&first)).unwrap_or_default();
             let outcomes = std::mem::replace(&mut self.resolved, rest);
             let receipts = if self.resolved.is_empty() { std::mem::take(&mut self.receipts) } else { Vec::new() };
-            let op = Op::Resolve { outbox: self.key, outcomes: outcomes.clone() };
-            self.submit(op, Commit::Outcomes { outcomes, receipts });
+            tracing::trace!(relay = %self.relay.short(), outcomes = outcomes.len(), "outcomes go to the disk");
+            self.submit(Op::Resolve { outbox: self.key, outcomes }, Commit::Outcomes(receipts));
         }
     }
 
@@ -336,8 +336,7 @@ impl Link {
         let Some((_, _, commit)) = self.commits.pop_front() else { return };
         match commit {
             Commit::Remember => self.outbox.remembered(),
-            Commit::Outcomes { receipts, outcomes } => {
-                tracing::trace!(relay = %self.relay.short(), outcomes = outcomes.len(), "outcomes are durable");
+            Commit::Outcomes(receipts) => {
                 for settled in done.iter().flat_map(|done| match done {
                     Done::Settled(settled) => settled.as_slice(),
                     _ => &[],
@@ -368,6 +367,7 @@ impl Link {
                 self.met_at = Some(link.connection.remote().into());
                 self.requests.clear();
                 self.outbox.connect(link.hello.store, link.hello.durability);
+                self.feed.connected();
                 *state = State::Up { link, since: self.context.clock.now() };
             }
             Event::Lost(error) => return Err(error.into()),
@@ -467,6 +467,7 @@ impl Link {
         }
         self.requests.clear();
         self.outbox.disconnect();
+        self.feed.disconnected();
         if matches!(error, LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
             // It was restarted, so it is there.
             backoff.reset();

@@ -15,7 +15,7 @@ const MS: Duration = Duration::from_millis(1);
 const PACE: Duration = Duration::from_millis(50);
 
 /// How long a path is cut.
-fn partition() -> Duration {
+pub(crate) fn partition() -> Duration {
     let long = std::env::var("NET_LONG").is_ok_and(|long| long == "1");
     Duration::from_secs(if long { 60 } else { 8 })
 }

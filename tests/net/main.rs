@@ -13,6 +13,7 @@
 //! | `bad_path` | slow and lossy paths, and ones that reorder and repeat |
 //! | `cut` | partitions, both ways and one way |
 //! | `moved` | addresses that change in mid-flow |
+//! | `federation` | all that between two relays |
 //!
 //! | on which it stands | |
 //! | --- | --- |
@@ -31,6 +32,7 @@
 
 mod bad_path;
 mod cut;
+mod federation;
 mod link;
 mod moved;
 mod namespace;

@@ -84,6 +84,11 @@ impl Network {
         self.router.set(host.number, way, quality);
     }
 
+    /// What happens to all that one host sends to another from now on, and to nothing else of theirs.
+    pub(crate) fn set_between(&self, from: &Host, to: &Host, quality: Quality) {
+        self.router.set_between(from.number, to.number, quality);
+    }
+
     /// Others see a host at another port from now on.
     pub(crate) fn change_port(&self, host: &Host) {
         self.router.translate_anew(host.number, false);

@@ -32,7 +32,7 @@ enum News {
 /// See the head of this file.
 pub(crate) struct Peer {
     pub(crate) host: Host,
-    client: Client,
+    pub(crate) client: Client,
     home: RelayAddress,
     news: Arc<Mutex<Vec<(Instant, News)>>>,
     log: JoinHandle<()>,
@@ -41,8 +41,13 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts one and waits until it is connected, so that it has a mailbox.
     pub(crate) async fn start(network: &Network, relay: &Relay, limits: TransportLimits) -> Self {
+        Self::start_as(Identity::generate(&SystemEntropy), network, relay, limits).await
+    }
+
+    /// The same for somebody who may have been here before.
+    pub(crate) async fn start_as(who: Identity, network: &Network, relay: &Relay, limits: TransportLimits) -> Self {
         let (host, home) = (network.host(), relay.address.clone());
-        let builder = Client::builder(Identity::generate(&SystemEntropy), home.clone());
+        let builder = Client::builder(who, home.clone());
         let builder = builder.transport_limits(limits).socket(Socket::Bind((host.address(), 0).into()));
         let client = host.namespace.within(|| builder.start()).unwrap();
         let mut events = client.events().await.unwrap();
@@ -107,7 +112,7 @@ impl Talk {
     pub(crate) fn start(from: &Peer, to: &Peer, pace: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (queue, sent) = mpsc::channel(MOST_MESSAGES);
-        let recipient = from.home.peer(to.id());
+        let recipient = to.home.peer(to.id());
         let writer = tokio::spawn(write(from.client.clone(), recipient, pace, stop.clone(), queue));
         let told = tokio::spawn(note_outcomes(sent));
         let taken = Arc::new(Mutex::new(Vec::new()));

@@ -47,6 +47,8 @@ struct Shared {
 struct State {
     chance: Chance,
     directions: HashMap<(HostNumber, bool), Direction>,
+    /// What lies between the links of two hosts, seen from the first; where nothing is named, nothing.
+    between: HashMap<(HostNumber, HostNumber), Direction>,
     queue: Queue<Datagram>,
     counts: Counts,
     flows: HashMap<(SocketAddr, SocketAddr), Flow>,
@@ -87,6 +89,7 @@ impl Router {
         let state = State {
             chance: Chance::new(seed),
             directions: HashMap::new(),
+            between: HashMap::new(),
             queue: Queue::default(),
             counts: Counts::default(),
             flows: HashMap::new(),
@@ -115,6 +118,11 @@ impl Router {
     pub(crate) fn set(&self, host: HostNumber, way: Way, quality: Quality) {
         let mut state = self.shared.state.lock().unwrap();
         state.directions.entry((host, way == Way::Up)).or_default().quality = quality;
+    }
+
+    /// From now on this is what happens on the way from one host to another, and only there.
+    pub(crate) fn set_between(&self, from: HostNumber, to: HostNumber, quality: Quality) {
+        self.shared.state.lock().unwrap().between.entry((from, to)).or_default().quality = quality;
     }
 
     /// From now on others see a host at other ports, or at another address. What is sent to the old ones is lost.
@@ -181,11 +189,16 @@ impl Shared {
     /// Takes a datagram that goes from one host to another, over the links of both.
     fn carry(&self, (from, to): (HostNumber, HostNumber), datagram: impl Fn() -> Datagram) {
         let mut state = self.state.lock().unwrap();
-        let State { chance, directions, queue, counts, .. } = &mut *state;
+        let State { chance, directions, between, queue, counts, .. } = &mut *state;
         let earliest = queue.due();
-        let up = directions.entry((from, true)).or_default().pass(Instant::now(), chance);
-        let down = directions.entry((to, false)).or_default();
-        let copies: Vec<_> = up.into_iter().flat_map(|at| down.pass(at, chance)).collect();
+        let mut copies = directions.entry((from, true)).or_default().pass(Instant::now(), chance);
+        let mut go_over = |direction: &mut Direction| {
+            copies = copies.drain(..).flat_map(|at| direction.pass(at, chance)).collect();
+        };
+        if let Some(between) = between.get_mut(&(from, to)) {
+            go_over(between);
+        }
+        go_over(directions.entry((to, false)).or_default());
         match copies.len() as u64 {
             0 => counts.lost += 1,
             more => (counts.passed, counts.repeated) = (counts.passed + 1, counts.repeated + more - 1),

@@ -88,15 +88,7 @@ async fn the_outcome_waits_for_a_sender_that_left_before_the_other_relay_came() 
     let bob = client(2, &there.home());
     let taker = Taker::of(&bob);
     taker.count(1).await;
-    let outbox = posthouse::store::outbox_key(&there.identity().relay_id());
-    let store = here.store().clone();
-    within("the outcome at the sender's relay", async {
-        use posthouse::store::RelayStore as _;
-        while store.status(outbox, None).await.unwrap().messages > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    here.outbox_drains(&there).await;
     let alice = client_in(place.path(), 1, &here.home());
     let log = crate::support::client::Log::of(&alice).await;
     until("the outcome", || log.outcomes().len() == 1).await;

@@ -12,6 +12,7 @@
 //! | `federation` | messages between peers of different relays |
 //! | `places` | other relays are found, wherever they are |
 //! | `forged` | what its sender did not write is refused, and told |
+//! | `federation_restored` | the same when one of the relays has lost some or all that it knew |
 //! | `memory` | what a session that does not read costs |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
@@ -26,6 +27,7 @@
 )]
 
 mod federation;
+mod federation_restored;
 mod first;
 mod foreign;
 mod forged;

@@ -106,6 +106,21 @@ fn delivery_is_measured_with_and_without_messages_that_all_expire() {
 }
 
 #[test]
+fn what_two_relays_deliver_is_measured_beside_what_one_does() {
+    let scenario = ["--scenario", "federated", "--pairs", "2", "--window", "3", "--rounds", "2"];
+    let events = measured(&[&scenario[..], &["--messages", "20"]].concat());
+    assert_eq!(count(&events, "round"), 4, "each way in each round");
+    let result = result(&events);
+    assert_eq!((&result["scenario"], &result["messages"]), (&"federated".into(), &40.into()));
+    assert!(result["ratio"].as_f64().unwrap() > 0.0 && result["median_ratio"].is_number(), "{result}");
+    for way in ["one_relay", "two_relays"] {
+        for field in ["messages", "messages_per_second", "p50_us", "p99_us"] {
+            assert!(result[way][field].as_u64().unwrap() > 0, "{way} {field}: {result}");
+        }
+    }
+}
+
+#[test]
 fn a_relay_that_is_named_is_measured_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let relay = Relay::start(directory.path());
@@ -148,6 +163,7 @@ fn a_wrong_flag_exits_with_2_and_says_what_is_right() {
         (&["--scenario", "idle"][..], "online, offline, expiry"),
         (&["--scenario", "offline", "--window", "3"], "--window is for --scenario online"),
         (&["--rounds", "3"], "--rounds is for --scenario offline and expiry"),
+        (&["--scenario", "federated", "--rate", "3"], "--rate is for --scenario expiry"),
         (&["--pairs", "0"], "1..="),
         (&["--messages", "many"], "--messages"),
         (&["--body", "1048577"], "use 0 to 1048576"),

@@ -1,6 +1,7 @@
 //! Real processes on real files: the relay's binary and the example peer, killed with kill -9 and started again.
 //!
-//! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set); see `drain` for the long drain.
+//! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set); see `drain` for the long drain, and
+//! `many_relays` for a thousand destinations.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +13,8 @@
 mod bench;
 mod drain;
 mod federation;
+#[cfg(target_os = "linux")]
+mod many_relays;
 mod program;
 mod reading;
 mod use_by_scripts;

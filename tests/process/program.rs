@@ -98,6 +98,11 @@ impl Program {
         }
     }
 
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// kill -9. The events printed before it can still be read.
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -158,6 +163,11 @@ impl Relay {
 
     pub(super) fn kill(&mut self) {
         self.program.as_mut().unwrap().kill();
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.program.as_ref().unwrap().id()
     }
 
     pub(super) fn data(&self) -> PathBuf {

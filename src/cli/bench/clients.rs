@@ -3,8 +3,8 @@
 use futures_util::FutureExt;
 
 use super::Bench;
-use crate::address::PeerAddress;
-use crate::client::{Client, Reading, Stop};
+use crate::address::{PeerAddress, RelayAddress};
+use crate::client::{Client, ClientBuilder, Reading, Stop};
 use crate::identity::Identity;
 
 /// A sender and its recipient. Dropped, both are closed.
@@ -17,7 +17,19 @@ impl Pair {
     /// Starts both; the recipient takes whatever comes.
     pub(super) fn start(bench: &Bench) -> anyhow::Result<Self> {
         let sender = start(bench, Identity::generate(&*bench.entropy), Reading::Nothing)?;
-        let recipient = start(bench, Identity::generate(&*bench.entropy), Reading::InOrder)?;
+        Self::with(bench, sender, &bench.relay)
+    }
+
+    /// Starts a sender that signs all it sends, and a recipient at this relay.
+    pub(super) fn signed(bench: &Bench, to: &RelayAddress) -> anyhow::Result<Self> {
+        let who = Identity::generate(&*bench.entropy);
+        let sender = keep(bench, Client::builder(who.clone(), bench.relay.clone()).sign_all(), &who)?;
+        Self::with(bench, sender.reading(Reading::Nothing).start()?, to)
+    }
+
+    fn with(bench: &Bench, sender: Client, home: &RelayAddress) -> anyhow::Result<Self> {
+        let who = Identity::generate(&*bench.entropy);
+        let recipient = keep(bench, Client::builder(who.clone(), home.clone()), &who)?.start()?;
         let to = recipient.address();
         tokio::spawn(async move { while take(&recipient).await.is_ok() {} });
         Ok(Self { sender, to })
@@ -26,12 +38,15 @@ impl Pair {
 
 /// A client with its outbox and inbox where the user wants them.
 pub(super) fn start(bench: &Bench, who: Identity, reading: Reading) -> anyhow::Result<Client> {
-    let id = who.peer_id().to_string();
-    let builder = Client::builder(who, bench.relay.clone()).reading(reading);
-    let Some(clients) = &bench.clients else { return Ok(builder.start()?) };
-    let directory = clients.join(id);
+    let builder = Client::builder(who.clone(), bench.relay.clone()).reading(reading);
+    Ok(keep(bench, builder, &who)?.start()?)
+}
+
+fn keep(bench: &Bench, client: ClientBuilder, who: &Identity) -> anyhow::Result<ClientBuilder> {
+    let Some(clients) = &bench.clients else { return Ok(client) };
+    let directory = clients.join(who.peer_id().to_string());
     std::fs::create_dir_all(&directory)?;
-    Ok(builder.directory(directory).start()?)
+    Ok(client.directory(directory))
 }
 
 /// Takes the next message, without waiting for that to be durable.

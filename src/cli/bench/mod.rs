@@ -4,13 +4,14 @@
 //!  target    the relay, as a process with a fresh directory     online    pairs that send and take all the time
 //!  process   what a process has used                            offline   a mailbox that fills up and is drained
 //!  raw       a session that is frames and nothing else          expiry    delivery while messages expire
-//!  fill      senders on raw sessions                            views     status and first pages, timed
-//!  clients   senders and recipients of the library              latency   histograms
-//!  report    what is printed
+//!  fill      senders on raw sessions                            federated over two relays, and over one
+//!  clients   senders and recipients of the library              views     status and first pages, timed
+//!  report    what is printed                                    latency   histograms
 //! ```
 
 mod clients;
 mod expiry;
+mod federated;
 mod fill;
 mod latency;
 mod offline;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args as ClapArgs, ValueEnum};
+use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::CliError;
@@ -50,16 +52,16 @@ pub(super) struct Args {
     /// Senders, each with a recipient of its own; offline: all with the same one [default: 50; expiry: 10]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pairs: Option<u32>,
-    /// online: messages of one pair without an outcome at any time [default: 16]
+    /// online, federated: messages of one pair without an outcome at any time [default: 16]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     window: Option<u32>,
     /// Bytes of each message's body
     #[arg(long, value_name = "BYTES", default_value_t = BODY_BYTES, value_parser = body_bytes)]
     body: usize,
-    /// online: how long to measure, after a warm-up [default: 10]
+    /// online: how long to measure, after a warm-up [default: 10]; federated: each way in each round [default: 5]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
-    /// How many messages: online ends after so many; offline: the mailbox is filled with them [default: 100000];
+    /// How many messages: online ends after so many, federated each way in each round; offline: the mailbox is filled with them [default: 100000];
     /// expiry: they expire at once [default: 100000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     messages: Option<u64>,
@@ -67,7 +69,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// offline: how often the same mailbox is filled and drained [default: 1]; expiry: how often messages expire
-    /// [default: 5]
+    /// [default: 5]; federated: how often each way is measured [default: 3]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// The relay to measure [default: one of its own, on a fresh directory below TMPDIR, without limits that matter]
@@ -87,6 +89,7 @@ Examples:
   posthouse bench --scenario offline --messages 1000000      a mailbox with a million messages
   posthouse bench --scenario offline --rounds 3              does its file keep growing?
   posthouse bench --scenario expiry                          delivery while 100,000 messages expire
+  posthouse bench --scenario federated                       what a second relay on the way costs
 
 Build with --release. The relay's file is synced with each commit, so the disk below TMPDIR counts.";
 
@@ -100,6 +103,8 @@ enum Scenario {
     Offline,
     /// Delivery between pairs, with and without many messages that expire at the same time
     Expiry,
+    /// Pairs of clients whose messages are all signed: with one relay for both, and with one for each
+    Federated,
 }
 
 impl Scenario {
@@ -108,6 +113,14 @@ impl Scenario {
             Self::Online => "online",
             Self::Offline => "offline",
             Self::Expiry => "expiry",
+            Self::Federated => "federated",
+        }
+    }
+
+    const fn relays(self) -> usize {
+        match self {
+            Self::Online | Self::Offline | Self::Expiry => 1,
+            Self::Federated => 2,
         }
     }
 }
@@ -122,12 +135,13 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 impl Args {
     /// A flag that the scenario does not look at is a mistake of whoever wrote it.
     fn check(&self) -> anyhow::Result<()> {
-        use Scenario::{Expiry, Offline, Online};
-        let flags: [(&str, bool, &[Scenario]); 4] = [
-            ("--window", self.window.is_some(), &[Online]),
-            ("--seconds", self.seconds.is_some(), &[Online]),
+        use Scenario::{Expiry, Federated, Offline, Online};
+        let flags: [(&str, bool, &[Scenario]); 5] = [
+            ("--window", self.window.is_some(), &[Online, Federated]),
+            ("--seconds", self.seconds.is_some(), &[Online, Federated]),
             ("--rate", self.rate.is_some(), &[Expiry]),
-            ("--rounds", self.rounds.is_some(), &[Offline, Expiry]),
+            ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated]),
+            ("--relay", self.relay.is_some(), &[Online, Offline, Expiry]),
         ];
         for (flag, given, scenarios) in flags {
             if given && !scenarios.contains(&self.scenario) {
@@ -142,6 +156,8 @@ impl Args {
 /// What every scenario is given.
 struct Bench {
     relay: RelayAddress,
+    /// How many relays take part.
+    relays: usize,
     /// Of the relay's process and file, if it is our own.
     figures: Option<Figures>,
     /// Where clients keep what they must not lose; nowhere if in memory.
@@ -163,25 +179,34 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 
 async fn measure(args: Args) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut target = Target::start(args.relay.clone())?;
+    let start = |_| Target::start(args.relay.clone());
+    let mut targets = (0..args.scenario.relays()).map(start).collect::<Result<Vec<_>, _>>()?;
     let measured = tokio::select! {
         biased;
         name = signals.next() => Err(anyhow!("ended by {name}")),
-        measured = run_scenario(&args, &mut target) => measured,
+        measured = run_scenario(&args, &mut targets) => measured,
     };
     // In every case: nothing is left running, and nothing in the temporary directory.
-    let stopped = target.stop().await;
+    let mut stopped = Ok(());
+    for target in targets {
+        stopped = stopped.and(target.stop().await);
+    }
     measured.and(stopped)
 }
 
-async fn run_scenario(args: &Args, target: &mut Target) -> anyhow::Result<()> {
-    let relay = target.ready().await?;
+async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()> {
+    let mut relays = Vec::new();
+    for target in &mut *targets {
+        relays.push(target.ready().await?);
+    }
+    let (Some(target), Some(relay)) = (targets.first(), relays.first().cloned()) else { bail!("there is no relay") };
     let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
     let nobody = Session::open(&relay, &Identity::generate(&*entropy), &*entropy).await?;
     let durability = nobody.hello.durability.name();
     nobody.close().await;
     let bench = Bench {
         figures: target.figures(),
+        relays: relays.len(),
         clients: args.durable_clients.then(|| target.directory().to_owned()),
         durability,
         body: vec![b'.'; args.body],
@@ -191,6 +216,7 @@ async fn run_scenario(args: &Args, target: &mut Target) -> anyhow::Result<()> {
         relay,
     };
     bench.introduce()?;
+    let processes: Vec<_> = targets.iter().filter_map(Target::figures).map(|figures| figures.process).collect();
     let scenario = async {
         match args.scenario {
             Scenario::Online => {
@@ -211,18 +237,35 @@ async fn run_scenario(args: &Args, target: &mut Target) -> anyhow::Result<()> {
                 };
                 expiry::run(&bench, plan).await
             }
+            Scenario::Federated => {
+                let Some(other) = relays.get(1) else { bail!("there is no second relay") };
+                let seconds = args.seconds.unwrap_or(if args.messages.is_some() { u64::MAX } else { 5 });
+                let plan = federated::Plan {
+                    pairs: args.pairs.unwrap_or(50),
+                    window: args.window.unwrap_or(16),
+                    length: Duration::from_secs(seconds),
+                    messages: args.messages,
+                    rounds: args.rounds.unwrap_or(3),
+                };
+                federated::run(&bench, other, &processes, plan).await
+            }
         }
     };
+    let ended = select_all(targets.iter_mut().map(|target| Box::pin(target.ended())));
     tokio::select! {
         biased;
-        error = target.ended() => Err(error),
+        (error, ..) = ended => Err(error),
         done = scenario => done,
     }
 }
 
 impl Bench {
     fn introduce(&self) -> anyhow::Result<()> {
-        let whose = if self.figures.is_some() { "a relay of its own, fsync on" } else { "the relay that was named" };
+        let whose = match (&self.figures, self.relays) {
+            (None, _) => "the relay that was named".to_owned(),
+            (Some(_), 1) => "a relay of its own, fsync on".to_owned(),
+            (Some(_), relays) => format!("{relays} relays of its own, fsync on"),
+        };
         let kept = if self.clients.is_some() { "on disk" } else { "in memory" };
         let build = if cfg!(debug_assertions) { "\nthis is a debug build: its figures say nothing" } else { "" };
         self.report.words(&format!(

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Bench;
 use super::clients::Pair;
 use super::latency::Latency;
-use super::process::Process;
+use super::process::{Process, Used};
 use super::report::{self, count, fields, rate, rate_words};
 use crate::client::Draft;
 use crate::protocol::Outcome;
@@ -41,35 +41,9 @@ pub(super) async fn run(
     messages: Option<u64>,
 ) -> anyhow::Result<()> {
     let pairs = (0..pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
-    let begin = bench.clock.now() + WARM_UP;
-    let span = Span {
-        clock: bench.clock.clone(),
-        begin,
-        end: begin + length,
-        left: Arc::new(AtomicU64::new(messages.unwrap_or(u64::MAX))),
-        bar: report::progress("sending", messages.unwrap_or_default()),
-    };
-    let mut workers = JoinSet::new();
-    for pair in &pairs {
-        for _ in 0..window {
-            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), bench.body.clone()));
-            workers.spawn(work(client, draft, span.clone()));
-        }
-    }
-    sleep_until(&*bench.clock, Some(begin)).await;
-    let used = Used::now(bench);
-    let (mut latency, mut end) = (Latency::new(), begin);
-    while let Some(done) = workers.join_next().await {
-        let (worker, last) = done??;
-        latency.merge(&worker);
-        end = end.max(last);
-    }
-    let used = Used::now(bench).since(&used);
-    span.bar.finish_and_clear();
-    if latency.count() == 0 {
-        bail!("no message had its outcome in time: measure for longer");
-    }
-    let each_second = rate(latency.count(), end - begin);
+    let relay: Vec<Process> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
+    let Measured { latency, took, used } = measure(bench, &relay, &pairs, window, (length, messages)).await?;
+    let each_second = rate(latency.count(), took);
     let words = format!(
         "{} messages delivered, {} ({})\nfrom send to outcome: {}{}",
         count(latency.count()),
@@ -91,32 +65,52 @@ pub(super) async fn run(
     bench.report.tell("result", fields(all).chain(latency.fields()), &words)
 }
 
-/// The time that processors have spent on the relay, if it is our own, and on the clients.
-struct Used([Option<Duration>; 2]);
+/// What was measured.
+pub(super) struct Measured {
+    pub(super) latency: Latency,
+    /// How long that went on.
+    pub(super) took: Duration,
+    pub(super) used: Used,
+}
 
-impl Used {
-    fn now(bench: &Bench) -> Self {
-        Self([bench.figures.as_ref().and_then(|figures| figures.process.cpu()), Process::own().cpu()])
-    }
-
-    fn since(self, earlier: &Self) -> Self {
-        let mut used = self.0.into_iter().zip(earlier.0).map(|(now, then)| Some(now?.saturating_sub(then?)));
-        Self([used.next().flatten(), used.next().flatten()])
-    }
-
-    /// Microseconds for each of so many messages, to a tenth.
-    fn per_message(&self, messages: u64) -> [Option<f64>; 2] {
-        self.0.map(|used| Some((used?.as_secs_f64() * 1e7 / messages.max(1) as f64).round() / 10.0))
-    }
-
-    fn words(&self, messages: u64) -> String {
-        match self.per_message(messages) {
-            [Some(relay), Some(clients)] => {
-                format!("\nCPU time for each message: relay {relay} µs, clients {clients} µs")
-            }
-            _ => String::new(),
+/// Lets pairs send, each with a window, for so long or until so many messages have their outcome. What is measured
+/// begins after a warm-up.
+pub(super) async fn measure(
+    bench: &Bench,
+    relays: &[Process],
+    pairs: &[Pair],
+    window: u32,
+    (length, messages): (Duration, Option<u64>),
+) -> anyhow::Result<Measured> {
+    let begin = bench.clock.now() + WARM_UP;
+    let span = Span {
+        clock: bench.clock.clone(),
+        begin,
+        end: begin + length,
+        left: Arc::new(AtomicU64::new(messages.unwrap_or(u64::MAX))),
+        bar: report::progress("sending", messages.unwrap_or_default()),
+    };
+    let mut workers = JoinSet::new();
+    for pair in pairs {
+        for _ in 0..window {
+            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), bench.body.clone()));
+            workers.spawn(work(client, draft, span.clone()));
         }
     }
+    sleep_until(&*bench.clock, Some(begin)).await;
+    let used = Used::so_far(relays);
+    let (mut latency, mut end) = (Latency::new(), begin);
+    while let Some(done) = workers.join_next().await {
+        let (worker, last) = done??;
+        latency.merge(&worker);
+        end = end.max(last);
+    }
+    let used = Used::so_far(relays).since(&used);
+    span.bar.finish_and_clear();
+    if latency.count() == 0 {
+        bail!("no message had its outcome in time: measure for longer");
+    }
+    Ok(Measured { latency, took: end - begin, used })
 }
 
 /// Sends one message after the other. How long those took that were sent after the warm-up, and when the last of

@@ -10,6 +10,48 @@ pub(super) struct Process {
     directory: PathBuf,
 }
 
+/// The time that processors have spent on relays, if they are our own, and on the clients, which are in this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Used {
+    relays: Option<Duration>,
+    clients: Option<Duration>,
+}
+
+impl Used {
+    pub(super) fn so_far(relays: &[Process]) -> Self {
+        let of_relays = relays.iter().map(Process::cpu).sum::<Option<Duration>>();
+        Self { relays: of_relays.filter(|_| !relays.is_empty()), clients: Process::own().cpu() }
+    }
+
+    pub(super) fn since(self, earlier: &Self) -> Self {
+        let since = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
+        Self { relays: since(self.relays, earlier.relays), clients: since(self.clients, earlier.clients) }
+    }
+
+    /// This and what was used at another time.
+    pub(super) fn and(self, other: Self) -> Self {
+        let sum = |one: Option<Duration>, other: Option<Duration>| Some(one.unwrap_or_default() + other?);
+        Self { relays: sum(self.relays, other.relays), clients: sum(self.clients, other.clients) }
+    }
+
+    /// Microseconds for each of so many messages, to a tenth: of the relays, and of the clients.
+    #[expect(clippy::cast_precision_loss, reason = "messages here are far below 2^52")]
+    pub(super) fn per_message(&self, messages: u64) -> [Option<f64>; 2] {
+        let each = |used: Duration| (used.as_secs_f64() * 1e7 / messages.max(1) as f64).round() / 10.0;
+        [self.relays.map(each), self.clients.map(each)]
+    }
+
+    /// The same for people, where it is known.
+    pub(super) fn words(&self, messages: u64) -> String {
+        match self.per_message(messages) {
+            [Some(relays), Some(clients)] => {
+                format!("\nCPU time for each message: relay {relays} µs, clients {clients} µs")
+            }
+            _ => String::new(),
+        }
+    }
+}
+
 /// Its memory, bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory {

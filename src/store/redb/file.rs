@@ -11,6 +11,7 @@ use redb::{CompactionError, Database, Durability, ReadTransaction, ReadableDatab
 
 use super::backend::{Backend, Watch};
 use super::fault::Fault;
+pub(super) use super::open::set_store_id;
 pub use super::open::{Fill, OpenError, Schema};
 use super::open::{Opening, serial, set_serial};
 use crate::id::StoreId;

@@ -101,6 +101,12 @@ pub(super) fn set_serial(transaction: &WriteTransaction, serial: u64) -> Result<
     Ok(())
 }
 
+/// Gives the store another id.
+pub(super) fn set_store_id(transaction: &WriteTransaction, id: StoreId) -> Result<(), Fault> {
+    transaction.open_table(META)?.insert(STORE_ID, id.0.as_slice())?;
+    Ok(())
+}
+
 /// The tables that a new store begins with.
 pub type Fill<'a> = dyn FnMut(&WriteTransaction) -> Result<(), Fault> + 'a;
 

@@ -15,7 +15,7 @@ use posthouse::relay::{LinkReport, Relay, RelayLimits, RelayOptions};
 use posthouse::store::redb::Backend;
 use posthouse::store::redb::file::DEFAULT_CACHE_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
-use posthouse::store::{RelayStore as _, StoreLimits};
+use posthouse::store::{RelayStore as _, StoreLimits, outbox_key};
 use posthouse::time::SystemClock;
 use posthouse::transport::Socket;
 use tempfile::TempDir;
@@ -176,6 +176,13 @@ impl TestRelay {
         std::fs::copy(copy, self.directory.as_ref().unwrap().path().join(STORE_FILE)).unwrap();
     }
 
+    /// Puts a copy in the place of the store's file, as an operator does: it is another store from then on.
+    pub(crate) fn restore(&self, copy: &Path) {
+        self.put_back(copy);
+        let backend = Backend::File(self.directory.as_ref().unwrap().path().join(STORE_FILE));
+        RedbRelayStore::restored(backend, &*SystemClock::shared(), &SystemEntropy).unwrap();
+    }
+
     /// Removes the store's file: the disk is lost.
     pub(crate) fn lose_disk(&self) {
         assert!(self.running.is_none(), "a running relay holds its file");
@@ -221,6 +228,17 @@ impl TestRelay {
     pub(crate) fn waits_for(&self, number: u8, messages: u64) -> impl Future<Output = ()> {
         within("the right number of messages", async move {
             while self.waiting_for(number).await != messages {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    }
+
+    /// Waits until nothing that is to go to this other relay lacks its outcome.
+    #[track_caller]
+    pub(crate) fn outbox_drains(&self, other: &Self) -> impl Future<Output = ()> {
+        let outbox = outbox_key(&other.identity().relay_id());
+        within("the outcomes at the sender's relay", async move {
+            while self.store().status(outbox, None).await.unwrap().messages > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })

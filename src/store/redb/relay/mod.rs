@@ -16,6 +16,7 @@ mod engine;
 mod expire;
 mod fences;
 mod read;
+mod restore;
 mod rows;
 mod schema;
 mod settle;

@@ -1,0 +1,130 @@
+//! Scenario `federated`: what a second relay on the way costs. Pairs as in `online`, whose messages are all signed
+//! and checked: in turn with one relay for both of a pair, and with a relay for each.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Bench;
+use super::clients::Pair;
+use super::latency::Latency;
+use super::online::{self, Measured};
+use super::process::{Process, Used};
+use super::report::{count, fields, rate, rate_words, ratio};
+use crate::address::RelayAddress;
+
+/// What to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) pairs: u32,
+    /// Messages of one pair without an outcome.
+    pub(super) window: u32,
+    /// How long each way is measured in each round, and how many messages that may be at the most.
+    pub(super) length: Duration,
+    pub(super) messages: Option<u64>,
+    pub(super) rounds: u32,
+}
+
+/// Messages that go over one relay, or over two; and what was measured of them.
+struct Way {
+    relays: u64,
+    pairs: Vec<Pair>,
+    latency: Latency,
+    took: Duration,
+    used: Used,
+}
+
+/// Runs the scenario: both ways in each round, so that whatever else the machine does meets both.
+pub(super) async fn run(bench: &Bench, other: &RelayAddress, relays: &[Process], plan: Plan) -> anyhow::Result<()> {
+    let [mut one, mut two] = [Way::over(bench, 1, &bench.relay, plan)?, Way::over(bench, 2, other, plan)?];
+    let mut ratios = Vec::new();
+    for round in 1..=plan.rounds {
+        let over_one = one.measure(bench, relays, plan, round).await?;
+        let over_two = two.measure(bench, relays, plan, round).await?;
+        ratios.push(ratio(over_two, over_one));
+    }
+    ratios.sort_by(f64::total_cmp);
+    let middle = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
+    let all_rounds = ratio(two.rate(), one.rate());
+    let all: [(&str, Value); 9] = [
+        ("messages", two.latency.count().into()),
+        ("messages_per_second", two.rate().into()),
+        ("durability", bench.durability.into()),
+        ("pairs", plan.pairs.into()),
+        ("window", plan.window.into()),
+        ("ratio", all_rounds.into()),
+        ("median_ratio", middle.into()),
+        ("one_relay", one.report()),
+        ("two_relays", two.report()),
+    ];
+    let words = format!(
+        "\nall rounds ({}), every message signed and checked\n{}\n{}\n\
+         two relays take {all_rounds:.2} of what one does; {middle:.2} by the median of the rounds",
+        bench.durability,
+        one.words(),
+        two.words(),
+    );
+    bench.report.tell("result", fields(all).chain(two.latency.fields()), &words)
+}
+
+impl Way {
+    fn over(bench: &Bench, relays: u64, recipients: &RelayAddress, plan: Plan) -> anyhow::Result<Self> {
+        let pairs = (0..plan.pairs).map(|_| Pair::signed(bench, recipients)).collect::<Result<_, _>>()?;
+        Ok(Self { relays, pairs, latency: Latency::new(), took: Duration::ZERO, used: Used::default() })
+    }
+
+    /// How many messages were delivered in a second.
+    async fn measure(&mut self, bench: &Bench, relays: &[Process], plan: Plan, round: u32) -> anyhow::Result<u64> {
+        let limits = (plan.length, plan.messages);
+        let measured = online::measure(bench, relays, &self.pairs, plan.window, limits).await?;
+        let Measured { latency, took, used } = measured;
+        let each_second = rate(latency.count(), took);
+        let all: [(&str, Value); 4] = [
+            ("round", round.into()),
+            ("relays", self.relays.into()),
+            ("messages", latency.count().into()),
+            ("messages_per_second", each_second.into()),
+        ];
+        let words = format!(
+            "round {round}, {}: {} messages delivered, {}; from send to outcome {}",
+            self.name(),
+            count(latency.count()),
+            rate_words(each_second),
+            latency.words(),
+        );
+        bench.report.tell("round", fields(all).chain(latency.fields()), &words)?;
+        self.latency.merge(&latency);
+        self.took += took;
+        self.used = self.used.and(used);
+        Ok(each_second)
+    }
+
+    const fn name(&self) -> &'static str {
+        if self.relays == 1 { "one relay" } else { "two relays" }
+    }
+
+    fn rate(&self) -> u64 {
+        rate(self.latency.count(), self.took)
+    }
+
+    fn report(&self) -> Value {
+        let [relays, clients] = self.used.per_message(self.latency.count());
+        let all: [(&str, Value); 4] = [
+            ("messages", self.latency.count().into()),
+            ("messages_per_second", self.rate().into()),
+            ("relay_cpu_us_per_message", relays.into()),
+            ("clients_cpu_us_per_message", clients.into()),
+        ];
+        Value::Object(fields(all).chain(self.latency.fields()).collect())
+    }
+
+    fn words(&self) -> String {
+        format!(
+            "{}: {}; from send to outcome: {}{}",
+            self.name(),
+            rate_words(self.rate()),
+            self.latency.words(),
+            self.used.words(self.latency.count()),
+        )
+    }
+}
