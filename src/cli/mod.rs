@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. Errors go to standard error and say what to do.
 
+mod ask;
+mod backup;
 mod bench;
 mod config;
 mod identity;
@@ -39,6 +41,12 @@ enum Command {
     Identity(identity::Args),
     /// Show how the links of a running relay to other relays stand.
     Relays(relays::Args),
+    /// Copy the store of a relay, which may run.
+    Backup(backup::Backup),
+    /// Make a store of a backup, for a relay that does not run.
+    Restore(backup::Restore),
+    /// Read the whole store of a relay that does not run, and say whether it is sound.
+    Check(backup::Check),
     /// Measure a relay: its own one, or one that is named.
     Bench(bench::Args),
     /// Print completions for a shell.
@@ -67,6 +75,9 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::show::run(args),
         Command::Identity(args) => identity::run(args),
         Command::Relays(args) => relays::run(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::restore(args),
+        Command::Check(args) => backup::check(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

@@ -21,9 +21,6 @@ use crate::store::redb::relay::{FreeSpace, OpenOptions, RedbRelayStore};
 use crate::time::SystemClock;
 use crate::transport::Socket;
 
-/// The name of the relay's store in its directory.
-const STORE_FILE: &str = "relay.redb";
-
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -62,7 +59,7 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
     std::fs::create_dir_all(data)
         .with_context(|| format!("the data directory {} cannot be made: name another with --data", data.display()))?;
     let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-    let store_file = data.join(STORE_FILE);
+    let store_file = settings.store_file();
     let store = RedbRelayStore::open(OpenOptions {
         free_space: FreeSpace::File(store_file.clone()),
         limits: settings.store.clone(),

@@ -6,7 +6,7 @@ use std::sync::Weak;
 use super::Node;
 use crate::federation::{Standing, Status};
 use crate::id::RelayId;
-use crate::store::{StoreError, outbox_key};
+use crate::store::{StoreError, TakePiece, outbox_key};
 use crate::time::UnixMillis;
 
 /// See the head of this file.
@@ -55,5 +55,20 @@ impl Observer {
             });
         }
         Ok(reports)
+    }
+
+    /// See [`RelayStore::backup`](crate::store::RelayStore::backup).
+    ///
+    /// # Errors
+    /// The same; `Closed` once the relay is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on.
+    pub async fn backup(&self, take: Box<TakePiece>) -> Result<(), StoreError> {
+        let node = self.0.upgrade().ok_or(StoreError::Closed)?;
+        let backup = node.store.backup(take);
+        // The relay may end meanwhile.
+        drop(node);
+        backup.await
     }
 }

@@ -23,6 +23,9 @@ use crate::store::StoreLimits;
 /// The UDP port that relays listen at.
 const DEFAULT_PORT: u16 = 4433;
 
+/// The name of the relay's store in its directory.
+const STORE_FILE: &str = "relay.redb";
+
 /// The flags that say who a relay is and where.
 #[derive(Debug, Args)]
 pub(super) struct Place {
@@ -91,6 +94,11 @@ impl Settings {
         // A lane's row has to outlive every message that could still be offered on it.
         settings.store.lane_rest = settings.relay.max_ttl;
         Ok(settings)
+    }
+
+    /// The file of the store.
+    pub(super) fn store_file(&self) -> PathBuf {
+        self.data.join(STORE_FILE)
     }
 
     /// What the relay's address shows when it listens at `local`; true if that is a guess for this machine only.

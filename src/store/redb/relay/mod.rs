@@ -4,6 +4,10 @@
 //! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
 
 mod append;
+mod backup;
+mod backup_file;
+#[cfg(test)]
+mod backup_tests;
 mod blocks;
 mod check;
 #[cfg(test)]
@@ -33,6 +37,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub use self::backup::{backup_file, check_file, restore_file, verify_backup};
+pub use self::backup_file::{BackupError, Progress};
 pub use self::check::CheckReport;
 pub use self::space::{DiskRoom, FreeSpace};
 
@@ -47,7 +53,8 @@ use crate::id::{PeerId, StoreId};
 use crate::protocol::{Durability, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
-    Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, Watch, Watchers,
+    Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, TakePiece, Watch,
+    Watchers,
 };
 use crate::time::SharedClock;
 
@@ -211,6 +218,10 @@ impl RelayStore for RedbRelayStore {
 
     fn links(&self) -> Reply<Vec<LinkState>> {
         self.writer.read(read::links)
+    }
+
+    fn backup(&self, take: Box<TakePiece>) -> Reply<()> {
+        backup::running(&self.writer, self.clock.clone(), take)
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {

@@ -68,6 +68,17 @@ pub(super) const REST: TableDefinition<'_, RestAt, ()> = TableDefinition::new("r
 pub(super) const COUNTERS: TableDefinition<'_, (), Bytes> = TableDefinition::new("counters");
 pub(super) const LINKS: TableDefinition<'_, Number, Bytes> = TableDefinition::new("links");
 
+/// Hands every table to a macro.
+macro_rules! each_table {
+    ($do:ident) => {
+        $do!(
+            NUMBERS, PEERS, MAILBOXES, SESSIONS, MESSAGES, BY_SENDER, COUNTS, BY_SIZE, EXPIRY, LANES, PAIRS, REST,
+            COUNTERS, LINKS
+        )
+    };
+}
+pub(super) use each_table;
+
 /// Where a message's deadline stands. In whole seconds, rounded up: what was sent at about the same time shares
 /// rows, and a message without takers ends up to a second later than it could.
 pub(super) const fn expiry_at(expires: u64, mailbox: Number, seq: u64) -> ExpiryAt {
