@@ -26,6 +26,7 @@ pub mod federation;
 pub mod id;
 pub mod identity;
 mod link;
+pub mod measure;
 #[doc(hidden)]
 pub mod mutant;
 pub mod protocol;

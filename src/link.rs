@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::address::{HostPort, RelayAddress};
 use crate::protocol::{
-    CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, StreamKind, WireError, clip_text, limit,
+    CloseCode, Frame, FrameType, GoawayN, HelloA, HelloR, PushMode, Role, StreamKind, WireError, clip_text, limit,
 };
 use crate::transport::{
     ClientEndpoint, CloseReason, ConnectError, Connection, FrameReceiver, FrameSender, TransportError,
@@ -18,6 +18,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes that may wait to be written to one stream.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// The longest that a relay may send its clients away for: they are needed by others as well.
+const MAX_AWAY: Duration = Duration::from_secs(60);
 
 /// How this program introduces itself.
 const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
@@ -40,9 +43,18 @@ pub(crate) enum LinkError {
     /// The relay says that it was started anew, and nothing more comes on the connection.
     #[error("the relay was restarted")]
     Restarted,
+    /// The relay is about to stop, and said when to come back.
+    #[error("the relay stops, and asks to come back in {0:?}")]
+    GoingAway(Duration),
     /// The relay did not answer HELLO.
     #[error("the relay does not answer HELLO")]
     Hello,
+}
+
+impl From<GoawayN> for LinkError {
+    fn from(goaway: GoawayN) -> Self {
+        Self::GoingAway(Duration::from_millis(goaway.delay_ms).min(MAX_AWAY))
+    }
 }
 
 impl From<WireError> for LinkError {

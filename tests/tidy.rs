@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One may import those of lower floors alone.
 const FLOORS: &[&[&str]] = &[
-    &["id", "time", "random", "ranges", "mutant"],
+    &["id", "time", "random", "ranges", "measure", "mutant"],
     &["address"],
     &["protocol"],
     &["delivery", "identity"],
@@ -46,6 +46,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["src/time.rs"]),
     ("anyhow::", &["src/cli/"]),
     ("axum::", &["src/admin/"]),
+    ("prometheus_client::", &["src/admin/"]),
     ("clap::", &["src/cli/"]),
     ("ureq::", &["src/cli/"]),
 ];

@@ -5,6 +5,8 @@
 
 mod access;
 mod backup;
+mod health;
+mod metrics;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +28,8 @@ use crate::federation::Standing;
 use crate::random::Entropy;
 use crate::relay::{LinkReport, Observer};
 use crate::store::StoreError;
+use crate::time::SharedClock;
+use health::Health;
 
 /// A running admin endpoint. Dropping it stops it.
 #[derive(Debug)]
@@ -35,22 +39,34 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens, and answers `GET /healthz` with 200 for as long as the process lives, `GET /relays` and `GET /backup`.
+    /// Listens, and answers: to everybody `GET /healthz` (the process lives), `/readyz` (it takes messages), `/status`
+    /// and `/metrics`, which name nobody; to who shows the token `/relays` and `/backup`.
     ///
     /// # Errors
     /// What the system says if the address cannot be had.
     ///
     /// # Cancel safety
     /// Dropped, nothing listens.
-    pub async fn start(address: SocketAddr, observer: Observer, entropy: &dyn Entropy) -> io::Result<Self> {
+    pub async fn start(
+        address: SocketAddr,
+        observer: Observer,
+        clock: SharedClock,
+        entropy: &dyn Entropy,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let access = Arc::new(Access::new(listener.local_addr()?, entropy));
+        let open = Router::new()
+            .route("/readyz", get(health::readyz))
+            .route("/status", get(health::status))
+            .route("/metrics", get(metrics::metrics))
+            .with_state(Health::new(observer.clone(), clock));
         let guarded = Router::new()
             .route("/relays", get(relays))
             .route("/backup", get(backup::backup))
             .with_state(observer)
             .layer(from_fn_with_state(access.clone(), with_token));
-        let router = Router::new().route("/healthz", get(async || "ok\n")).merge(guarded).layer(from_fn(no_browser));
+        let router =
+            Router::new().route("/healthz", get(async || "ok\n")).merge(open).merge(guarded).layer(from_fn(no_browser));
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the admin endpoint ended");
@@ -98,16 +114,14 @@ async fn relays(State(observer): State<Observer>) -> Result<Json<Value>, (Status
 }
 
 fn link(report: &LinkReport) -> Value {
-    let (state, retry_at) = match report.standing {
-        Standing::Idle => ("idle", None),
-        Standing::Connecting => ("connecting", None),
-        Standing::Open => ("open", None),
-        Standing::Waiting { retry_at } => ("waiting", Some(retry_at.0)),
+    let retry_at = match report.standing {
+        Standing::Waiting { retry_at } => Some(retry_at.0),
+        _ => None,
     };
     json!({
         "relay": report.relay.to_string(),
         "address": report.address,
-        "state": state,
+        "state": report.standing.name(),
         "waiting": report.waiting,
         "oldest": report.oldest.map(|oldest| oldest.0),
         "last_error": report.last_error,

@@ -11,6 +11,7 @@ mod output;
 mod relays;
 mod run;
 mod shell;
+mod status;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,10 @@ enum Command {
     Identity(identity::Args),
     /// Show how the links of a running relay to other relays stand.
     Relays(relays::Args),
+    /// Show how a running relay is.
+    Status(status::Args),
+    /// Succeed if the relay runs, and takes sessions and messages.
+    Health(status::Health),
     /// Copy the store of a relay, which may run.
     Backup(backup::Backup),
     /// Make a store of a backup, for a relay that does not run.
@@ -75,6 +80,8 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::show::run(args),
         Command::Identity(args) => identity::run(args),
         Command::Relays(args) => relays::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Health(args) => status::health(args),
         Command::Backup(args) => backup::backup(args),
         Command::Restore(args) => backup::restore(args),
         Command::Check(args) => backup::check(args),

@@ -4,18 +4,20 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args as ClapArgs;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::config::{Place, Settings};
+use super::config::{LogFormat, Place, Settings};
 use super::{CliError, identity, output};
 use crate::admin::Admin;
 use crate::random::SystemEntropy;
 use crate::relay::{Relay, RelayOptions};
+use crate::store::StoreError;
 use crate::store::redb::Backend;
 use crate::store::redb::relay::{FreeSpace, OpenOptions, RedbRelayStore};
 use crate::time::SystemClock;
@@ -34,6 +36,9 @@ pub(super) struct Args {
     /// What to log on standard error: error, warn, info, debug, or a tracing filter [default: info]
     #[arg(long, value_name = "FILTER", env = "POSTHOUSE_LOG")]
     log: Option<String>,
+    /// How a line of the log looks [default: text]
+    #[arg(long, value_enum, env = "POSTHOUSE_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
     /// Print one JSON object a line instead of words
     #[arg(long)]
     json: bool,
@@ -44,11 +49,14 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
     let log = args.log.as_ref().unwrap_or(&settings.log);
     let filter = EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter.map_err(CliError::Usage)?)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    match args.log_format.unwrap_or(settings.log_format) {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     Ok(runtime.block_on(serve(&settings, args.json))?)
 }
@@ -58,6 +66,13 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
     let data = &settings.data;
     std::fs::create_dir_all(data)
         .with_context(|| format!("the data directory {} cannot be made: name another with --data", data.display()))?;
+    // The token goes there, and the store. Found out before either, it is said in one word.
+    tempfile::Builder::new().prefix(".writable").tempfile_in(data).with_context(|| {
+        format!(
+            "the data directory {} cannot be written: make it this user's, or name another with --data",
+            data.display()
+        )
+    })?;
     let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
     let store_file = settings.store_file();
     let store = RedbRelayStore::open(OpenOptions {
@@ -70,27 +85,56 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
         identity,
         socket: Socket::Bind(settings.listen),
         store: store.clone(),
-        clock,
+        clock: clock.clone(),
         entropy: entropy.clone(),
         limits: settings.relay.clone(),
         determinism: None,
     });
     let relay = relay.with_context(|| format!("--listen {}", settings.listen))?;
-    let admin = Admin::start(settings.admin, relay.observer(), &*entropy).await;
+    let admin = Admin::start(settings.admin, relay.observer(), clock, &*entropy).await;
     let admin = admin.with_context(|| format!("--admin {}: choose another address or port", settings.admin))?;
     admin.access().write(data).with_context(|| format!("the file for commands in {}", data.display()))?;
     announce(settings, &relay, &admin, json)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        error = relay.failed() => Some(error),
+    let mut asked = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     };
-    relay.shutdown().await;
-    match failed {
-        Some(error) => Err(anyhow!(error)),
-        None => Ok(store.close().await?),
+    tokio::select! {
+        () = asked() => {}
+        error = relay.failed() => return fail(relay, error).await,
     }
+    tokio::select! {
+        stopped = stop(relay, &store, settings.drain) => stopped,
+        () = asked() => bail!("told twice to stop: ended at once, as a crash would; nothing that was promised is lost"),
+    }
+}
+
+/// The store failed for good: nothing can be finished any more.
+async fn fail(relay: Relay, error: StoreError) -> anyhow::Result<()> {
+    relay.shutdown().await;
+    Err(anyhow!(error))
+}
+
+/// Sends everybody away, finishes what they have begun, and closes the store.
+async fn stop(relay: Relay, store: &RedbRelayStore, limit: Duration) -> anyhow::Result<()> {
+    let polite = async {
+        tokio::select! {
+            () = relay.drain() => {}
+            error = relay.failed() => return Err(anyhow!(error)),
+        }
+        relay.shutdown().await;
+        Ok(())
+    };
+    match tokio::time::timeout(limit, polite).await {
+        Ok(stopped) => stopped?,
+        Err(_) => {
+            tracing::warn!("some sessions did not finish in time; they are cut off, and go on when they come back")
+        }
+    }
+    Ok(store.close().await?)
 }
 
 fn announce(settings: &Settings, relay: &Relay, admin: &Admin, json: bool) -> anyhow::Result<()> {

@@ -308,12 +308,13 @@ impl Driver {
         Ok(())
     }
 
-    fn receive(&mut self, stream: Stream, frame: Frame) -> Result<(), TransportError> {
-        if Sending::concerns(stream, &frame) {
-            self.sending.receive(frame)
-        } else {
-            self.receiving.receive(stream, frame)
+    fn receive(&mut self, stream: Stream, frame: Frame) -> Result<(), LinkError> {
+        match (stream, frame) {
+            (Stream::Notify, Frame::GoawayN(goaway)) => return Err(goaway.into()),
+            (_, frame) if Sending::concerns(stream, &frame) => self.sending.receive(frame)?,
+            (_, frame) => self.receiving.receive(stream, frame)?,
         }
+        Ok(())
     }
 
     /// The session is over, or did not begin.
@@ -325,6 +326,7 @@ impl Driver {
             }
             match error {
                 LinkError::Transport(error) => link.connection.close_for(error),
+                LinkError::GoingAway(_) => link.connection.close(CloseCode::Done, "as told"),
                 _ => link.connection.close(CloseCode::Done, "the relay is silent"),
             }
             self.sending.disconnected();
@@ -347,7 +349,13 @@ impl Driver {
             // It was restarted, so it is there.
             backoff.reset();
         }
-        let retry_in = backoff.next_wait(self.entropy.word());
+        let retry_in = match error {
+            LinkError::GoingAway(delay) => {
+                backoff.reset();
+                *delay
+            }
+            _ => backoff.next_wait(self.entropy.word()),
+        };
         tracing::debug!(%reason, ?retry_in, "not connected");
         self.connection.send_replace(Connection::Lost { reason: reason.clone(), retry_in });
         self.events.tell(Event::Disconnected { reason, retry_in });

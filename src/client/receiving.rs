@@ -217,8 +217,7 @@ impl Receiving {
                 }
             }
             (Stream::Sync, Frame::StatusA(answer)) => self.sync.status(answer)?,
-            // What the relay says of itself; its closing says the same.
-            (Stream::Notify, Frame::GoawayN(_)) | (_, Frame::NopN(_)) => {}
+            (_, Frame::NopN(_)) => {}
             (_, other) => return Err(unexpected(other.frame_type(), "on this stream").into()),
         }
         Ok(())

@@ -385,14 +385,15 @@ impl Link {
         Ok(())
     }
 
-    fn receive(&mut self, stream: Stream, frame: Frame) -> Result<(), TransportError> {
+    fn receive(&mut self, stream: Stream, frame: Frame) -> Result<(), LinkError> {
         let now = self.context.clock.now();
         match (stream, frame) {
             (Stream::Submit, Frame::MsgA(answer)) => self.outbox.on_msg_a(now, answer)?,
             (Stream::Submit, Frame::WhereA(answer)) => self.outbox.on_where_a(now, answer)?,
             (Stream::Submit, Frame::CloseA(answer)) => self.outbox.on_close_a(&answer)?,
             (Stream::Notify, Frame::AckN(outcomes)) => self.outbox.on_ack_n(&outcomes),
-            (_, Frame::NopN(_)) | (Stream::Notify, Frame::GoawayN(_)) => {}
+            (Stream::Notify, Frame::GoawayN(goaway)) => return Err(goaway.into()),
+            (_, Frame::NopN(_)) => {}
             (_, other) => return Err(unexpected(other.frame_type(), "from a relay to a relay").into()),
         }
         Ok(())
@@ -462,6 +463,7 @@ impl Link {
             }
             match error {
                 LinkError::Transport(error) => link.connection.close_for(error),
+                LinkError::GoingAway(_) => link.connection.close(CloseCode::Done, "as told"),
                 _ => link.connection.close(CloseCode::Done, "the relay is silent"),
             }
         }
@@ -472,7 +474,13 @@ impl Link {
             // It was restarted, so it is there.
             backoff.reset();
         }
-        let wait = backoff.next_wait(self.context.entropy.word());
+        let wait = match error {
+            LinkError::GoingAway(delay) => {
+                backoff.reset();
+                *delay
+            }
+            _ => backoff.next_wait(self.context.entropy.word()),
+        };
         let reason = error.to_string();
         tracing::debug!(relay = %self.relay.short(), %reason, ?wait, "no link");
         let retry_at = self.context.clock.date() + wait;

@@ -65,6 +65,19 @@ pub enum Standing {
     },
 }
 
+impl Standing {
+    /// Its name in every output.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Open => "open",
+            Self::Waiting { .. } => "waiting",
+        }
+    }
+}
+
 /// A link as seen from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {

@@ -33,6 +33,11 @@ pub(super) async fn run(node: Arc<Node>) {
             incoming = node.endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
+        if node.is_draining() {
+            node.meter.turned_away.add(1);
+            incoming.refuse();
+            continue;
+        }
         let crowded = strangers.available_permits() < uncrowded;
         let address = incoming.remote().ip();
         match gate.judge(node.clock.now(), address, incoming.is_validated(), crowded) {
@@ -43,6 +48,7 @@ pub(super) async fn run(node: Arc<Node>) {
             }
             Passage::Refuse => {
                 tracing::debug!("too many connections from one address: refused");
+                node.meter.turned_away.add(1);
                 incoming.refuse();
                 continue;
             }
@@ -54,6 +60,7 @@ pub(super) async fn run(node: Arc<Node>) {
             }
             None => {
                 tracing::warn!("as many connections as the limits allow: one more is refused");
+                node.meter.turned_away.add(1);
                 incoming.refuse();
             }
         }

@@ -14,6 +14,7 @@
 mod accept;
 mod complaints;
 mod gate;
+mod meter;
 mod notify;
 mod observer;
 mod policy;
@@ -41,10 +42,11 @@ use crate::identity::Identity;
 use crate::protocol::{CloseCode, limit};
 use crate::random::SharedEntropy;
 use crate::store::{RelayStore, StoreError};
-use crate::time::SharedClock;
+use crate::time::{Moment, SharedClock};
 use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
 use complaints::Complaints;
-pub use observer::{LinkReport, Observer};
+pub use meter::Meter;
+pub use observer::{LinkReport, Observer, Report};
 pub use policy::{Admission, Policy};
 use registry::Registry;
 
@@ -55,6 +57,12 @@ const WAKE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a store that cannot say what waits for other relays is left alone.
 const RESUME_PAUSE: Duration = Duration::from_secs(1);
+
+/// When a relay that drains wants to see its clients again: at the earliest after this, which a restart takes, and then
+/// so many in a second, within this time at most. Their connections cost it something, so they should not come at once.
+const AWAY: Duration = Duration::from_millis(500);
+const RETURNING_PER_SECOND: f64 = 1000.0;
+const AWAY_SPREAD: (f64, f64) = (1.0, 30.0);
 
 /// What a relay lets its clients do. The store has its own limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,12 +135,17 @@ pub(crate) struct Node {
     endpoint: RelayEndpoint,
     store: Arc<dyn RelayStore>,
     clock: SharedClock,
+    entropy: SharedEntropy,
     limits: RelayLimits,
     registry: Registry,
     federation: Federation,
     /// Messages that other relays should not have sent.
     misrouted: Complaints,
     epochs: AtomicU64,
+    started: Moment,
+    meter: Meter,
+    /// No new sessions, and those that there are end as soon as what they have begun is done.
+    draining: watch::Sender<bool>,
     /// Why everything ends, once it does.
     ending: watch::Sender<Option<Ending>>,
 }
@@ -164,7 +177,7 @@ impl Relay {
                 places: limits.federation.places.clone(),
                 store: store.clone(),
                 clock: clock.clone(),
-                entropy,
+                entropy: entropy.clone(),
                 tell: Box::new(move |settled| {
                     to_tell.upgrade().and_then(|node| node.registry.tell(settled));
                 }),
@@ -181,7 +194,11 @@ impl Relay {
                 registry: Registry::new(limits.outcome_ranges),
                 federation,
                 misrouted: Complaints::new(clock.clone()),
+                started: clock.now(),
+                meter: Meter::default(),
+                draining: watch::Sender::new(false),
                 clock,
+                entropy,
                 limits,
                 epochs: AtomicU64::new(1),
                 ending: watch::Sender::new(None),
@@ -241,6 +258,17 @@ impl Relay {
         }
     }
 
+    /// Makes ready to stop: refuses new sessions, and asks the clients to leave and to come back after a while. Returns
+    /// when all have left, each once all that it had begun is done. [`shutdown`](Self::shutdown) comes next.
+    ///
+    /// # Cancel safety
+    /// Safe: it goes on by itself.
+    pub async fn drain(&self) {
+        tracing::info!(sessions = self.sessions(), "draining");
+        self.node.draining.send_replace(true);
+        self.node.registry.emptied().await;
+    }
+
     /// Stops politely: refuses new connections, tells every client, finishes what is begun.
     ///
     /// # Cancel safety
@@ -255,6 +283,26 @@ impl Relay {
 }
 
 impl Node {
+    /// Whether new sessions are refused.
+    fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Waits until sessions are to end. Cancel-safe.
+    async fn drains(&self) {
+        let mut draining = self.draining.subscribe();
+        // The sender lives in self, so the wait ends with news alone.
+        let _news = draining.wait_for(|draining| *draining).await.is_ok();
+    }
+
+    /// When to come back, for one of those that are sent away.
+    fn away(&self) -> Duration {
+        let (least, most) = AWAY_SPREAD;
+        let spread = (self.registry.len() as f64 / RETURNING_PER_SECOND).clamp(least, most);
+        let share = (self.entropy.word() >> 11) as f64 / (1u64 << 53) as f64;
+        AWAY + Duration::from_secs_f64(spread * share)
+    }
+
     fn next_epoch(&self) -> u64 {
         self.epochs.fetch_add(1, Ordering::Relaxed)
     }

@@ -1,7 +1,6 @@
 //! The notify stream: pushes messages within the client's credit, takes its answers, tells outcomes.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -11,10 +10,10 @@ use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
 use crate::id::PeerId;
 use crate::protocol::limit::MAX_PAGE_BYTES;
-use crate::protocol::{AckA, CloseCode, Frame, Order, Taken};
+use crate::protocol::{AckA, CloseCode, Frame, GoawayN, Order, Taken};
 use crate::ranges::Ranges;
 use crate::store::{Page, Query, Reply, Stored, Watch};
-use crate::time::sleep_until;
+use crate::time::{millis, sleep_until};
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
@@ -26,8 +25,8 @@ const BATCH_FRAMES: usize = 256;
 /// Ranges and refusals in them after which no further frame is taken along.
 const BATCH_ANSWERS: usize = 4096;
 
-/// Serves the notify stream.
-pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameReceiver) -> Result<Infallible, End> {
+/// Serves the notify stream. Once the relay drains nothing more is taken or pushed, and the last word is N:GOAWAY.
+pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut FrameReceiver) -> Result<(), End> {
     let mut notify = Notify {
         session,
         sender,
@@ -37,19 +36,26 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
         settling: VecDeque::new(),
     };
     let mut live = session.live.subscribe();
+    let (mut drains, mut draining) = (std::pin::pin!(session.node.drains()), false);
     loop {
-        if is_writable(&notify.sender) {
+        if draining && notify.settling.is_empty() {
+            return notify.say_goodbye().await;
+        }
+        if is_writable(notify.sender) {
             notify.tell_outcomes().await?;
-            notify.push_messages().await?;
+            if !draining {
+                notify.push_messages().await?;
+            }
         }
         // What was just written may have used the room up.
-        let writable = is_writable(&notify.sender);
+        let writable = is_writable(notify.sender);
         let clock = &*session.node.clock;
         let timeout = notify.window.next_timeout();
         let hungry = writable && notify.window.room() > 0;
         tokio::select! {
             biased;
-            frame = next(session, &mut notify.receiver), if notify.settling.len() < SETTLING => match frame? {
+            () = &mut drains, if !draining => draining = true,
+            frame = next(session, notify.receiver), if notify.settling.len() < SETTLING && !draining => match frame? {
                 Some(frame) => notify.receive(frame).await?,
                 None => return Err(End::Close(CloseCode::Done, "the client finished")),
             },
@@ -75,8 +81,8 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
 
 struct Notify<'a> {
     session: &'a Session,
-    sender: FrameSender,
-    receiver: FrameReceiver,
+    sender: &'a FrameSender,
+    receiver: &'a mut FrameReceiver,
     window: PushWindow<Arc<Stored>>,
     push: Push,
     settling: VecDeque<Settling>,
@@ -142,11 +148,20 @@ impl Push {
 }
 
 impl Notify<'_> {
+    /// Tells the outcomes that are known, and when to come back.
+    async fn say_goodbye(mut self) -> Result<(), End> {
+        self.tell_outcomes().await?;
+        let delay_ms = millis(self.session.node.away());
+        self.sender.send(&GoawayN { delay_ms }.into()).await?;
+        Ok(self.sender.flush().await?)
+    }
+
     async fn tell_outcomes(&mut self) -> Result<(), End> {
         // What does not fit now stays where it is counted.
-        while is_writable(&self.sender)
+        while is_writable(self.sender)
             && let Some(frame) = self.session.seat.outcomes.take(self.session.peer)
         {
+            self.session.node.meter.ack_n.add(1);
             self.sender.send(&frame.into()).await?;
         }
         Ok(())
@@ -159,7 +174,7 @@ impl Notify<'_> {
         let (now, date) = (node.clock.now(), node.clock.date());
         while let Some(next) = live.queue.front() {
             let bytes = next.envelope.bytes().len();
-            if !self.window.admits(bytes) || !is_writable(&self.sender) {
+            if !self.window.admits(bytes) || !is_writable(self.sender) {
                 return Ok(());
             }
             let Some(next) = live.queue.pop_front() else { break };
@@ -168,6 +183,7 @@ impl Notify<'_> {
                 continue;
             }
             self.session.hand_out(next.seq);
+            node.meter.msg_n.add(1);
             self.sender.send(&message(&next, date, 1).into()).await?;
             self.window.push(now, next.seq, bytes, next);
         }
@@ -196,6 +212,7 @@ impl Notify<'_> {
                 continue;
             }
             if writable {
+                node.meter.msg_n.add(1);
                 self.sender.send(&message(&repeat.item, date, repeat.attempt).into()).await?;
             }
         }
@@ -226,6 +243,8 @@ impl Notify<'_> {
             }
         }
         let Some(request) = newest else { return Ok(()) };
+        self.session.node.meter.ack_r.add(frames as u64);
+        self.session.node.meter.ack_a.add(1);
         let answers = Taken { taken: ranges.into_iter().collect(), refused };
         if !answers.is_empty() {
             self.settle(answers);

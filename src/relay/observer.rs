@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
+use std::time::Duration;
 
-use super::Node;
+use super::{Meter, Node};
 use crate::federation::{Standing, Status};
 use crate::id::RelayId;
-use crate::store::{StoreError, TakePiece, outbox_key};
+use crate::store::{Counted, StoreError, TakePiece, Totals, outbox_key};
 use crate::time::UnixMillis;
 
 /// See the head of this file.
@@ -28,6 +29,23 @@ pub struct LinkReport {
     pub oldest: Option<UnixMillis>,
     /// Why there was no connection last, if there was ever none.
     pub last_error: Option<String>,
+}
+
+/// How a relay is as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Which.
+    pub relay: RelayId,
+    /// For how long it has run.
+    pub uptime: Duration,
+    /// Whether it is about to stop.
+    pub draining: bool,
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Links to other relays, by how they stand.
+    pub links: BTreeMap<&'static str, u64>,
+    /// What its store holds.
+    pub stored: Totals,
 }
 
 impl Observer {
@@ -55,6 +73,54 @@ impl Observer {
             });
         }
         Ok(reports)
+    }
+
+    /// How it is as a whole.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot say; `Closed` once the relay is gone.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn report(&self) -> Result<Report, StoreError> {
+        let node = self.0.upgrade().ok_or(StoreError::Closed)?;
+        let stored = node.store.totals().await?;
+        let mut links = BTreeMap::from(["connecting", "idle", "open", "waiting"].map(|state| (state, 0)));
+        for (_, status) in node.federation.status() {
+            *links.entry(status.standing.name()).or_default() += 1;
+        }
+        let (uptime, draining) = (node.clock.now().since(node.started), node.is_draining());
+        Ok(Report { relay: node.id, uptime, draining, sessions: node.registry.len(), links, stored })
+    }
+
+    /// Whether it is about to stop, or gone.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.upgrade().is_none_or(|node| node.is_draining())
+    }
+
+    /// Whether it takes sessions and messages; if not, why. It writes to the store to find out.
+    ///
+    /// # Errors
+    /// Words for people.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ready(&self) -> Result<(), String> {
+        let node = self.0.upgrade().ok_or("the relay is gone")?;
+        if node.is_draining() {
+            return Err("the relay is draining: it is about to stop".to_owned());
+        }
+        match node.store.probe().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the store takes no new messages: its disk is nearly full, or failed".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Looks at what it and its store have counted; nothing once the relay is gone.
+    pub fn counted<T>(&self, look: impl FnOnce(&Meter, &Counted) -> T) -> Option<T> {
+        self.0.upgrade().map(|node| look(&node.meter, node.store.counted()))
     }
 
     /// See [`RelayStore::backup`](crate::store::RelayStore::backup).

@@ -23,6 +23,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Registry {
     outcome_ranges: usize,
     seats: Mutex<HashMap<PeerId, Vec<Arc<Seat>>>>,
+    left: Notify,
 }
 
 /// A session, as others see it.
@@ -35,7 +36,7 @@ pub(super) struct Seat {
 
 impl Registry {
     pub(super) fn new(outcome_ranges: usize) -> Self {
-        Self { outcome_ranges, seats: Mutex::default() }
+        Self { outcome_ranges, seats: Mutex::default(), left: Notify::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -66,6 +67,20 @@ impl Registry {
             if devices.is_empty() {
                 seats.remove(&fence.peer);
             }
+        }
+        drop(seats);
+        self.left.notify_waiters();
+    }
+
+    /// Waits until nobody is connected. Cancel-safe.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let mut left = std::pin::pin!(self.left.notified());
+            left.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            left.await;
         }
     }
 

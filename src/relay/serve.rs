@@ -19,6 +19,9 @@ use crate::transport::{Connection, FrameReceiver, FrameSender};
 /// costs two pages and not fifteen.
 const PAGES_AT_ONCE: usize = 2;
 
+/// How long a client that was told to come back later may take to leave.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// How this relay introduces itself.
 const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
 
@@ -37,6 +40,9 @@ pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: Owne
             end
         }
     };
+    if let Some(code) = end.code() {
+        node.meter.closed.add(code.name());
+    }
     match &end {
         End::Transport(error) => connection.close_for(error),
         End::Close(code, reason) => connection.close(*code, reason),
@@ -128,7 +134,7 @@ async fn serve(
     drop(stranger);
     tracing::debug!(peer = %fence.peer.short(), agent = hello.agent, "session open");
     let end = match stream(&session, answer, sender, receiver).await {
-        Ok(never) => match never {},
+        Ok(()) => End::Close(CloseCode::GoingAway, "the relay stops"),
         Err(end) => end,
     };
     let handed_out = session.handed_out();
@@ -154,18 +160,28 @@ async fn join(node: &Node, fence: Fence) -> Result<(u64, Status), StoreError> {
     Ok((0, Status::default()))
 }
 
+/// Runs the streams until something ends them, or until the relay drains and all that was begun is done.
 async fn stream(
     session: &Session,
     answer: HelloA,
     sender: FrameSender,
-    receiver: FrameReceiver,
-) -> Result<std::convert::Infallible, End> {
+    mut receiver: FrameReceiver,
+) -> Result<(), End> {
     sender.send(&answer.into()).await?;
-    let (notify_sender, notify_receiver) = session.connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await?;
+    let (notify_sender, mut notify_receiver) = session.connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await?;
+    let drained = async {
+        tokio::try_join!(
+            submit::run(session, &sender, &mut receiver),
+            notify::run(session, &notify_sender, &mut notify_receiver)
+        )?;
+        // The streams are kept until then: whoever sees one break off looks for no more words on the other.
+        // A client that was told leaves by itself, and then has all that it was told.
+        tokio::time::timeout(GOODBYE, session.connection.closed()).await.ok();
+        Ok(())
+    };
     tokio::select! {
-        end = submit::run(session, sender, receiver) => end,
-        end = notify::run(session, notify_sender, notify_receiver) => end,
-        end = sync::run(session) => end,
+        end = drained => end,
+        end = sync::run(session) => end.map(|never| match never {}),
         reason = session.connection.closed() => Err(reason.into()),
         () = session.node.ended() => Err(End::Close(CloseCode::GoingAway, "the relay stops")),
     }

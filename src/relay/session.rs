@@ -99,6 +99,19 @@ pub(super) enum End {
     Store(#[from] StoreError),
 }
 
+impl End {
+    /// With which code the relay closes; none if the connection is over already.
+    pub(super) fn code(&self) -> Option<CloseCode> {
+        match self {
+            Self::Transport(TransportError::Wire(error)) => Some(error.close_code()),
+            Self::Transport(_) => None,
+            Self::Close(code, _) => Some(*code),
+            Self::Store(StoreError::Superseded) => Some(CloseCode::Superseded),
+            Self::Store(_) => Some(CloseCode::Unavailable),
+        }
+    }
+}
+
 impl From<WireError> for End {
     fn from(error: WireError) -> Self {
         Self::Transport(error.into())

@@ -3,7 +3,6 @@
 //! Reading and answering run side by side: while the store syncs one batch, the next is read. What is begun is
 //! bounded, so a client that sends faster than the disk writes is slowed by its stream's flow control.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -49,34 +48,47 @@ enum Expected {
     Close { request: u64 },
 }
 
+impl Expected {
+    const fn is_message(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Ready { .. })
+    }
+}
+
 struct Batch {
     expected: Vec<Expected>,
     reply: Option<Reply<Vec<Done>>>,
 }
 
-/// Serves the submit stream.
-pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameReceiver) -> Result<Infallible, End> {
+/// Serves the submit stream, until all that was read is answered once the relay drains.
+pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut FrameReceiver) -> Result<(), End> {
     let (batches, waiting) = mpsc::channel(BATCHES);
     let remembered = std::sync::Mutex::new(Remembered::default());
-    tokio::select! {
+    tokio::try_join!(
         biased;
-        end = answer(sender, waiting, &remembered) => end,
-        end = read(session, receiver, batches, &remembered) => end,
-    }
+        answer(session, sender, waiting, &remembered),
+        read(session, receiver, batches, &remembered),
+    )
+    .map(drop)
 }
 
 async fn read(
     session: &Session,
-    mut receiver: FrameReceiver,
+    receiver: &mut FrameReceiver,
     batches: mpsc::Sender<Batch>,
     remembered: &std::sync::Mutex<Remembered>,
-) -> Result<Infallible, End> {
+) -> Result<(), End> {
     let mut next_request = 0;
+    let mut drains = std::pin::pin!(session.node.drains());
     loop {
         // A place first: what is not taken up here is held back by flow control.
-        let Ok(place) = batches.reserve().await else { return std::future::pending().await };
+        let Ok(place) = batches.reserve().await else { return Ok(()) };
         session.node.store.ready().await;
-        let Some(first) = receiver.next().await? else {
+        let first = tokio::select! {
+            biased;
+            () = &mut drains => return Ok(()),
+            first = receiver.next() => first?,
+        };
+        let Some(first) = first else {
             return Err(End::Close(CloseCode::Done, "the client finished"));
         };
         let mut operations = Vec::new();
@@ -92,6 +104,8 @@ async fn read(
         if expected.is_empty() {
             continue;
         }
+        let messages = expected.iter().filter(|expected| expected.is_message()).count();
+        session.node.meter.msg_r.add(messages as u64);
         let reply = (!operations.is_empty()).then(|| session.node.store.submit(session.fence, operations));
         place.send(Batch { expected, reply });
     }
@@ -246,10 +260,12 @@ fn own_lane(session: &Session, lane: &LaneRef, frame: FrameType) -> Result<LaneK
 }
 
 async fn answer(
-    sender: FrameSender,
+    session: &Session,
+    sender: &FrameSender,
     mut waiting: mpsc::Receiver<Batch>,
     remembered: &std::sync::Mutex<Remembered>,
-) -> Result<Infallible, End> {
+) -> Result<(), End> {
+    let meter = &session.node.meter;
     while let Some(batch) = waiting.recv().await {
         let done = match batch.reply {
             None => Ok(Vec::new()),
@@ -300,6 +316,9 @@ async fn answer(
                     _ => return Err(End::Close(CloseCode::Unavailable, "the store does not answer")),
                 },
             };
+            if let Frame::MsgA(answered) = &frame {
+                meter.answered(&answered.answer);
+            }
             // Equal answers to consecutive requests go out as one.
             match (&mut run, frame) {
                 (Some(run), Frame::MsgA(next))
@@ -309,11 +328,13 @@ async fn answer(
                 }
                 (run, Frame::MsgA(next)) => {
                     if let Some(finished) = run.replace(next) {
+                        meter.msg_a.add(1);
                         sender.send(&finished.into()).await?;
                     }
                 }
                 (run, other) => {
                     if let Some(finished) = run.take() {
+                        meter.msg_a.add(1);
                         sender.send(&finished.into()).await?;
                     }
                     sender.send(&other).await?;
@@ -321,10 +342,11 @@ async fn answer(
             }
         }
         if let Some(finished) = run {
+            meter.msg_a.add(1);
             sender.send(&finished.into()).await?;
         }
     }
-    std::future::pending().await
+    Ok(sender.flush().await?)
 }
 
 fn lock(remembered: &std::sync::Mutex<Remembered>) -> std::sync::MutexGuard<'_, Remembered> {

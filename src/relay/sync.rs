@@ -126,6 +126,7 @@ async fn page(session: &Session, ask: PageR, settling: &mut Pending) -> Result<P
         settling.done().await?;
         page = node.store.page(query).await?;
     }
+    node.meter.paged.add(page.messages.len() as u64);
     if let Some(highest) = page.messages.iter().map(|message| message.seq).max() {
         session.hand_out(highest);
     }

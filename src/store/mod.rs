@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::id::{LaneKey, PeerId, RelayId, StoreId};
+use crate::measure::{Counter, Histogram};
 use crate::protocol::{
     Answer, Durability, Envelope, Exception, LaneState, Order, RejectReason, Status, Taken, Verdict,
 };
@@ -91,14 +92,27 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// See [`StoreError`]. Cancel-safe.
     fn links(&self) -> Reply<Vec<LinkState>>;
 
+    /// What it has counted since it was opened.
+    fn counted(&self) -> &Counted;
+
+    /// How much it holds, from what it keeps count of.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe.
+    fn totals(&self) -> Reply<Totals>;
+
+    /// Commits something of no consequence. Whether there is room for new messages as well.
+    ///
+    /// # Errors
+    /// See [`StoreError`]: nothing can be written. Cancel-safe.
+    fn probe(&self) -> Reply<bool>;
+
     /// Hands out a backup: all of the store as it is at one moment, while the writer goes on. How long it may take is
-    /// bounded, for it costs room on the disk; an engine without backups says that it is unavailable.
+    /// bounded, for it costs room on the disk.
     ///
     /// # Errors
     /// See [`StoreError`]; what `take` says gives it up. Cancel-safe: a dropped reply does not end it.
-    fn backup(&self, _take: Box<TakePiece>) -> Reply<()> {
-        Box::pin(async { Err(StoreError::Unavailable("this store has no backups".into())) })
-    }
+    fn backup(&self, take: Box<TakePiece>) -> Reply<()>;
 
     /// Follows the messages that are committed to a mailbox from now on.
     fn watch(&self, mailbox: PeerId) -> Watch;
@@ -317,6 +331,42 @@ pub struct Stored {
     pub signature: Option<[u8; 64]>,
     /// When its time runs out, by this relay's clock.
     pub expires: UnixMillis,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Mailboxes of peers.
+    pub mailboxes: u64,
+    /// Those among them whose peers never connected.
+    pub provisional: u64,
+    /// Messages in mailboxes.
+    pub messages: u64,
+    /// Outboxes for other relays.
+    pub outboxes: u64,
+    /// Messages in them.
+    pub forwarding: u64,
+    /// Their bytes, envelopes included.
+    pub forwarding_bytes: u64,
+    /// Lane rows.
+    pub lanes: u64,
+    /// Bytes of the medium, used or not.
+    pub file_bytes: u64,
+}
+
+/// What a store has counted since it was opened.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// How long transactions took, from their beginning until they were on the disk.
+    pub commits: Histogram,
+    /// Messages that were accepted.
+    pub accepted: Counter,
+    /// How long messages took from their acceptance to the word that they were delivered.
+    pub delivered: Histogram,
+    /// Messages that expired.
+    pub expired: Counter,
+    /// Messages that were rejected after they had been accepted.
+    pub rejected: Counter,
 }
 
 /// Why a store did not do what it was asked to.

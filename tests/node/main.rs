@@ -31,6 +31,7 @@ mod federation_restored;
 mod first;
 mod foreign;
 mod forged;
+mod goaway;
 mod greeting;
 mod lost;
 mod memory;

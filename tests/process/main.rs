@@ -14,9 +14,12 @@ mod backup;
 mod bench;
 mod drain;
 mod federation;
+mod health;
 #[cfg(target_os = "linux")]
 mod many_relays;
 mod program;
 mod reading;
+mod stop;
+mod trouble;
 mod use_by_scripts;
 mod walk;

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up: far more than it needs on a busy machine.
@@ -135,24 +136,41 @@ pub(super) struct Relay {
     port: u16,
     program: Option<Program>,
     pub(super) address: String,
+    /// Where its admin endpoint is.
+    pub(super) admin: String,
+    /// What it logs.
+    pub(super) log: &'static str,
 }
 
 impl Relay {
     pub(super) fn start(directory: &Path) -> Self {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut relay = Self { directory: directory.to_owned(), port, program: None, address: String::new() };
+        let mut relay = Self {
+            directory: directory.to_owned(),
+            port,
+            program: None,
+            address: String::new(),
+            admin: String::new(),
+            log: "warn",
+        };
         relay.start_again();
         relay
     }
 
     pub(super) fn start_again(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthouse"));
-        command.args(["run", "--json", "--admin", "127.0.0.1:0", "--log", "warn", "--listen"]);
+        command.args(["run", "--json", "--admin", "127.0.0.1:0", "--log", self.log, "--listen"]);
         command.arg(format!("127.0.0.1:{}", self.port));
-        command.arg("--data").arg(self.directory.join("data")).arg("--certs").arg(self.directory.join("certs"));
+        command.arg("--data").arg(self.data()).arg("--certs").arg(self.directory.join("certs"));
+        // Settings for which there are no flags.
+        let config = self.directory.join("posthouse.toml");
+        if config.exists() {
+            command.arg("--config").arg(config);
+        }
         let program = Program::start(command, None);
         let ready = program.expect("ready");
         self.address = ready["address"].as_str().unwrap().to_owned();
+        self.admin = ready["admin"].as_str().unwrap().to_owned();
         self.program = Some(program);
     }
 
@@ -170,6 +188,28 @@ impl Relay {
         self.program.as_ref().unwrap().id()
     }
 
+    /// Asks it to stop.
+    pub(super) fn terminate(&self) {
+        signal(self.id(), Signal::TERM);
+    }
+
+    /// Waits for its end.
+    pub(super) fn wait(&mut self) -> ExitStatus {
+        self.program.as_mut().unwrap().wait()
+    }
+
+    /// What it logged so far.
+    pub(super) fn logged(&self) -> String {
+        self.program.as_ref().unwrap().errors.lock().unwrap().clone()
+    }
+
+    /// What its admin endpoint answers.
+    pub(super) fn get(&self, path: &str) -> (u16, String) {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let mut answer = agent.get(format!("http://{}/{path}", self.admin)).call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    }
+
     /// Runs a command of the relay's program on its data directory, to its end.
     pub(super) fn command(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthouse"));
@@ -179,6 +219,12 @@ impl Relay {
     pub(super) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
+}
+
+/// Sends a signal to a process of ours.
+pub(super) fn signal(process: u32, signal: Signal) {
+    let process = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    kill_process(process, signal).unwrap();
 }
 
 /// The example peer with this directory.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use toml::de::DeTable;
 
-use super::Settings;
 use super::table::{Shown, Wrong, settings};
+use super::{LogFormat, Settings};
 use crate::address::{HostPort, RelayAddress};
 use crate::id::RelayId;
 use crate::protocol::limit::MAX_BODY_BYTES;
@@ -38,6 +38,11 @@ settings! {
         /// What to log on standard error: error, warn, info, debug, or a tracing filter such as
         /// "info,posthouse::federation=debug".
         log: String = log;
+        /// How a line of the log looks: "text", or "json" for one JSON object a line.
+        log_format: LogFormat = log_format;
+        /// How long the relay may take to stop after SIGTERM, seconds: its clients are told to come back later, and what
+        /// they have begun is finished.
+        drain_seconds: Duration = drain, 0..=3_600;
     }
     limits: Limits, federation: Federation
 }

@@ -12,6 +12,7 @@ mod table;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -43,6 +44,25 @@ pub(super) struct Place {
     certs: Option<PathBuf>,
 }
 
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// All settings of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -58,6 +78,10 @@ pub(super) struct Settings {
     pub(super) admin: SocketAddr,
     /// What to log.
     pub(super) log: String,
+    /// How a line of the log looks.
+    pub(super) log_format: LogFormat,
+    /// How long the relay may take to stop.
+    pub(super) drain: Duration,
     /// What clients may do.
     pub(super) relay: RelayLimits,
     /// What the store may hold.
@@ -73,6 +97,8 @@ impl Default for Settings {
             certs: "certs".into(),
             admin: ([127, 0, 0, 1], 9443).into(),
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            drain: Duration::from_secs(10),
             relay: RelayLimits::default(),
             store: StoreLimits::default(),
         }
@@ -160,6 +186,8 @@ mod tests {
             ("advertise = 'host'", &["line 1", "advertise", "HOST:PORT"]),
             ("data = 7", &["line 1", "data"]),
             ("data = 'a", &["line 1"]),
+            ("log_format = 'xml'", &["line 1", "log_format", "`json`"]),
+            ("drain_seconds = 4000", &["line 1", "drain_seconds is 4000; use 0 to 3600"]),
             ("limits = 7", &["line 1", "limits"]),
             ("[limit]", &["line 1", "limit", "`limits`"]),
             ("[limits]\nmailbox = 7", &["line 2", "mailbox", "`mailbox_messages`"]),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Value;
 
+use super::LogFormat;
 use crate::address::{HostPort, RelayAddress};
 use crate::id::RelayId;
 use crate::relay::Admission;
@@ -72,6 +73,7 @@ plain! {
     SocketAddr: |address| Value::String(address.to_string());
     PathBuf: |path| Value::String(path.display().to_string());
     String: |text| Value::String(text.clone());
+    LogFormat: |format| Value::String(format.name().to_owned());
     Admission: |admission| Value::String(admission.name().to_owned());
 }
 

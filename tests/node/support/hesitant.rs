@@ -8,7 +8,9 @@ use std::time::Duration;
 use posthouse::id::{PeerId, StoreId};
 use posthouse::protocol::{Durability, Status};
 use posthouse::store::redb::relay::RedbRelayStore;
-use posthouse::store::{Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, Watch};
+use posthouse::store::{
+    Counted, Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, TakePiece, Totals, Watch,
+};
 use tokio::sync::Notify;
 
 /// How long it hesitates, if no message comes before: far longer than a client needs to connect and send one.
@@ -69,6 +71,22 @@ impl RelayStore for Hesitant {
             tokio::time::timeout(HESITATION, message.notified()).await.ok();
             links.await
         })
+    }
+
+    fn counted(&self) -> &Counted {
+        self.store.counted()
+    }
+
+    fn totals(&self) -> Reply<Totals> {
+        self.store.totals()
+    }
+
+    fn probe(&self) -> Reply<bool> {
+        self.store.probe()
+    }
+
+    fn backup(&self, take: Box<TakePiece>) -> Reply<()> {
+        self.store.backup(take)
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {

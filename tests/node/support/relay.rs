@@ -141,6 +141,16 @@ impl TestRelay {
         self
     }
 
+    /// Asks its clients to leave, and waits until they have.
+    pub(crate) async fn drain(&self) {
+        self.running.as_ref().unwrap().relay.drain().await;
+    }
+
+    /// Why it takes nothing, if so.
+    pub(crate) async fn trouble(&self) -> Option<String> {
+        self.running.as_ref().unwrap().relay.observer().ready().await.err()
+    }
+
     /// Stops it politely.
     pub(crate) async fn stop(&mut self) {
         let Running { runtime, relay, store } = self.running.take().unwrap();

@@ -235,6 +235,11 @@ impl RelayEngine {
         Ok(Room::Free)
     }
 
+    /// Whether anything at all is taken just now.
+    pub(super) fn has_room(&self) -> bool {
+        self.no_room().is_none()
+    }
+
     /// Why nothing at all is taken just now.
     fn no_room(&self) -> Option<Room> {
         if self.failed_until.is_some_and(|until| self.clock.now() < until) {

@@ -14,14 +14,15 @@ use super::expire::expire;
 use super::fences::Fences;
 use super::read::mailbox_status;
 use super::schema::MailboxRow;
-use super::settle::{Damage, resolve, settle};
+use super::settle::{Counting, Damage, resolve, settle};
 use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
 use crate::id::{LaneKey, PeerId};
+use crate::measure::Lengths;
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{Durability, LaneState};
-use crate::store::{Done, Expired, Fence, Op, StoreError, StoreLimits, Stored, Watchers};
+use crate::store::{Counted, Done, Expired, Fence, Op, StoreError, StoreLimits, Stored, Watchers};
 use crate::time::{Moment, SharedClock};
 
 /// Bytes that one operation takes in the queue beside its message.
@@ -34,6 +35,8 @@ pub(super) enum Request {
     Batch(Fence, Vec<Op>),
     /// A sweep over so many messages.
     Expire(usize),
+    /// A commit of nothing.
+    Probe,
 }
 
 /// What the writer answers.
@@ -41,6 +44,7 @@ pub(super) enum Request {
 pub(super) enum Reported {
     Batch(Vec<Done>),
     Expired(Expired),
+    Probed { has_room: bool },
 }
 
 /// The relay's side of the writer.
@@ -63,6 +67,10 @@ pub(super) struct RelayEngine {
     pub(super) ended: Vec<((PeerId, u64), u64)>,
     pub(super) news: Vec<(PeerId, Arc<Stored>)>,
     pub(super) scratch: Vec<u8>,
+    /// When the transaction at work began, if it changes anything, and what it will have counted.
+    pub(super) begun: Option<Moment>,
+    pub(super) counting: Counting,
+    pub(super) counted: Arc<Counted>,
 }
 
 impl Engine for RelayEngine {
@@ -73,6 +81,7 @@ impl Engine for RelayEngine {
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Work<'t>, Fault> {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.space.measure(limits.min_free_bytes);
+        self.begun = Some(self.clock.now());
         Work::open(transaction, limits, self.clock.date())
     }
 
@@ -86,6 +95,10 @@ impl Engine for RelayEngine {
                 batch.iter().map(|op| self.op(work, fence, op)).collect::<Result<_, _>>().map(Reported::Batch)
             }
             Request::Expire(limit) => expire(work, &mut self.damage, *limit).map(Reported::Expired),
+            Request::Probe => {
+                work.changed = true;
+                Ok(Reported::Probed { has_room: self.has_room() })
+            }
         }
     }
 
@@ -94,10 +107,19 @@ impl Engine for RelayEngine {
         self.began = std::mem::take(&mut work.fences);
         self.ended = std::mem::take(&mut work.ended);
         self.news = std::mem::take(&mut work.news);
+        self.counting = std::mem::take(&mut work.counting);
+        self.begun = self.begun.filter(|_| changed);
         Ok(changed)
     }
 
     fn committed(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            let mut length = Lengths::default();
+            length.add(self.clock.now().since(begun));
+            self.counted.commits.add(&length);
+        }
+        self.counted.accepted.add(self.news.len() as u64);
+        std::mem::take(&mut self.counting).publish(&self.counted);
         for (who, epoch) in std::mem::take(&mut self.began) {
             self.fences.begin(who, epoch);
         }
@@ -129,6 +151,7 @@ impl Engine for RelayEngine {
                 Weight { ops, bytes: batch.iter().map(message).sum() }
             }
             Request::Expire(limit) => Weight { ops: (*limit).clamp(1, GROUP_OPS), bytes: 0 },
+            Request::Probe => Weight { ops: 1, bytes: 0 },
         }
     }
 }

@@ -44,7 +44,7 @@ pub use self::space::{DiskRoom, FreeSpace};
 
 use self::engine::{RelayEngine, Reported, Request, take_interrupted};
 use self::fences::Fences;
-use self::settle::Damage;
+use self::settle::{Counting, Damage};
 use self::space::SpaceWatch;
 use super::backend::Backend;
 use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
@@ -53,8 +53,8 @@ use crate::id::{PeerId, StoreId};
 use crate::protocol::{Durability, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
-    Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, TakePiece, Watch,
-    Watchers,
+    Counted, Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, TakePiece,
+    Totals, Watch, Watchers,
 };
 use crate::time::SharedClock;
 
@@ -107,6 +107,7 @@ pub struct RedbRelayStore {
     clock: SharedClock,
     durability: Durability,
     interrupted: Vec<SocketAddr>,
+    counted: Arc<Counted>,
 }
 
 impl RedbRelayStore {
@@ -130,7 +131,11 @@ impl RedbRelayStore {
         let interrupted = interrupted.map_err(|error| failed(std::io::Error::other(error)))?;
         let limits = Arc::new(RwLock::new(limits));
         let watchers = Arc::new(Watchers::default());
+        let counted = Arc::new(Counted::default());
         let engine = RelayEngine {
+            counted: counted.clone(),
+            counting: Counting::default(),
+            begun: None,
             clock: clock.clone(),
             limits: limits.clone(),
             watchers: watchers.clone(),
@@ -147,7 +152,7 @@ impl RedbRelayStore {
             scratch: Vec::new(),
         };
         let writer = Writer::start(file, engine, writer, "relay-store").map_err(failed)?;
-        Ok(Self { writer, watchers, limits, clock, durability, interrupted })
+        Ok(Self { writer, watchers, limits, clock, durability, interrupted, counted })
     }
 
     /// Takes other limits from the next transaction on.
@@ -188,7 +193,7 @@ impl RelayStore for RedbRelayStore {
         Box::pin(async move {
             match reply.await? {
                 Reported::Batch(done) => Ok(done),
-                Reported::Expired(_) => mixed_up(),
+                _ => mixed_up(),
             }
         })
     }
@@ -202,7 +207,7 @@ impl RelayStore for RedbRelayStore {
         Box::pin(async move {
             match reply.await? {
                 Reported::Expired(expired) => Ok(expired),
-                Reported::Batch(_) => mixed_up(),
+                _ => mixed_up(),
             }
         })
     }
@@ -218,6 +223,25 @@ impl RelayStore for RedbRelayStore {
 
     fn links(&self) -> Reply<Vec<LinkState>> {
         self.writer.read(read::links)
+    }
+
+    fn counted(&self) -> &Counted {
+        &self.counted
+    }
+
+    fn totals(&self) -> Reply<Totals> {
+        let watch = self.writer.file().watch().clone();
+        self.writer.read(move |transaction| read::totals(transaction, watch.length()))
+    }
+
+    fn probe(&self) -> Reply<bool> {
+        let reply = self.writer.submit(Request::Probe);
+        Box::pin(async move {
+            match reply.await? {
+                Reported::Probed { has_room } => Ok(has_room),
+                _ => mixed_up(),
+            }
+        })
     }
 
     fn backup(&self, take: Box<TakePiece>) -> Reply<()> {

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{AccessGuard, ReadTransaction, ReadableTable, StorageError};
+use redb::{AccessGuard, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError};
 
 use super::super::fault::Fault;
 use super::blocks::{Block, block_of};
 use super::schema::{
-    BY_SENDER, BY_SIZE, COUNTS, Count, LINKS, LinkRow, MAILBOXES, MESSAGES, MailboxRow, MessageRow, NUMBERS, Number,
-    PEERS, PeerRow, Row, SenderAt, Single,
+    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, LANES, LINKS, LinkRow, MAILBOXES, MESSAGES, MailboxRow,
+    MessageRow, NUMBERS, Number, PEERS, PeerRow, Row, SenderAt, Single,
 };
 use super::size::SizeAt;
 use crate::id::PeerId;
 use crate::protocol::limit::MAX_STATUS_SENDERS;
 use crate::protocol::{Envelope, Order, SenderCount, Status};
-use crate::store::{LinkState, Page, Query, Stored};
+use crate::store::{LinkState, Page, Query, Stored, Totals};
 use crate::time::UnixMillis;
 
 /// Messages that one page looks at. Those whose time ran out and that no sweep has taken yet make it short,
@@ -220,6 +220,22 @@ pub(super) fn mailbox_status(
     let oldest_ms = arrived(range.next())?;
     let newest_ms = arrived(range.next_back())?.or(oldest_ms);
     Ok(Status { messages: whole.messages, bytes: whole.bytes, oldest_ms, newest_ms, senders, more })
+}
+
+/// How much there is: tables know their lengths, and what else is told is counted as it changes.
+pub(super) fn totals(transaction: &ReadTransaction, file_bytes: u64) -> Result<Totals, Fault> {
+    let counters: Counters = row(&transaction.open_table(COUNTERS)?, ())?.unwrap_or_default();
+    let outboxes = transaction.open_table(LINKS)?.len()?;
+    Ok(Totals {
+        mailboxes: transaction.open_table(MAILBOXES)?.len()?.saturating_sub(outboxes),
+        provisional: counters.provisional,
+        messages: transaction.open_table(MESSAGES)?.len()?.saturating_sub(counters.forwarding),
+        outboxes,
+        forwarding: counters.forwarding,
+        forwarding_bytes: counters.forwarding_bytes,
+        lanes: transaction.open_table(LANES)?.len()?,
+        file_bytes,
+    })
 }
 
 /// The relays that this one forwards to, but for those whose rows cannot be read: nothing gets into their outboxes, and

@@ -14,9 +14,11 @@ use super::schema::{
 use super::work::Work;
 use crate::delivery::lane::append;
 use crate::id::PeerId;
+use crate::measure::Lengths;
 use crate::protocol::{Envelope, Exception, HEADER_BYTES, Header, Outcome, RejectReason, Taken, Verdict};
 use crate::ranges::Ranges;
-use crate::store::Settled;
+use crate::store::{Counted, Settled};
+use crate::time::UnixMillis;
 
 /// `seq`s between two ranges that are walked over: a search costs about as much as so many steps.
 const WALKED: u64 = 16;
@@ -35,6 +37,30 @@ impl Damage {
             tracing::error!(mailbox, seq, %what, "messages that cannot be read, or whose rows cannot, stay for ever");
         }
         Ok(())
+    }
+}
+
+/// What a transaction will have counted.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    delivered: Lengths,
+    expired: u64,
+    rejected: u64,
+}
+
+impl Counting {
+    fn add(&mut self, verdict: &Verdict, arrived: UnixMillis, now: UnixMillis) {
+        match verdict.outcome {
+            Outcome::Delivered => self.delivered.add(arrived.until(now)),
+            Outcome::Expired { .. } => self.expired += 1,
+            Outcome::Rejected { .. } => self.rejected += 1,
+        }
+    }
+
+    pub(super) fn publish(self, counted: &Counted) {
+        counted.delivered.add(&self.delivered);
+        counted.expired.add(self.expired);
+        counted.rejected.add(self.rejected);
     }
 }
 
@@ -134,8 +160,9 @@ pub(super) fn remove(
     verdict: impl Fn(u64) -> Verdict,
 ) -> Result<(), Fault> {
     let Some(highest) = wanted.last() else { return Ok(()) };
-    let Work { messages, by_sender, expiry, mailboxes, counts, lanes, counters, .. } = work;
-    let mut books = Books { mailbox, by_sender, expiry, mailboxes, counts, lanes, counters, outcomes };
+    let Work { now, messages, by_sender, expiry, mailboxes, counts, lanes, counters, counting, .. } = work;
+    let now = *now;
+    let mut books = Books { mailbox, now, by_sender, expiry, mailboxes, counts, lanes, counters, counting, outcomes };
     let mut ranges = wanted.iter().peekable();
     while let Some((low, mut high)) = ranges.next() {
         // What is there next: ranges about nothing are passed over.
@@ -169,12 +196,14 @@ pub(super) fn remove(
 /// What else speaks of the messages that leave a mailbox.
 struct Books<'a, 't> {
     mailbox: Number,
+    now: UnixMillis,
     by_sender: &'a mut Rows<'t, SenderAt, Block>,
     expiry: &'a mut Rows<'t, ExpiryAt, Block>,
     mailboxes: &'a mut Rows<'t, Number, MailboxRow>,
     counts: &'a mut Rows<'t, (Number, Number), Count>,
     lanes: &'a mut Rows<'t, LaneAt, LaneEntry>,
     counters: &'a mut Counters,
+    counting: &'a mut Counting,
     outcomes: &'a mut Outcomes,
 }
 
@@ -209,7 +238,9 @@ impl Books<'_, '_> {
                 self.counts.remove((mailbox, row.sender));
             }
         }
-        self.outcomes.add(at, &row, &header, bytes, verdict(seq));
+        let verdict = verdict(seq);
+        self.counting.add(&verdict, UnixMillis(row.arrived), self.now);
+        self.outcomes.add(at, &row, &header, bytes, verdict);
         Ok(())
     }
 }

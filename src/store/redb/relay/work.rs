@@ -16,6 +16,7 @@ use super::schema::{
     MAILBOXES, MESSAGES, MailboxRow, NUMBERS, Number, PAIRS, PEERS, PairAt, PeerRow, REST, RestAt, Row, SESSIONS,
     SenderAt, Single,
 };
+use super::settle::Counting;
 use super::size::{SizeAt, note};
 use crate::delivery::lane::{LaneRow, TOUCH};
 use crate::id::{LaneKey, PeerId};
@@ -55,6 +56,7 @@ pub(super) struct Work<'t> {
     pub(super) ended: Vec<((PeerId, u64), u64)>,
     /// Messages to tell the watches of, and in whose mailboxes they are.
     pub(super) news: Vec<(PeerId, Arc<Stored>)>,
+    pub(super) counting: Counting,
 }
 
 impl<'t> Work<'t> {
@@ -91,6 +93,7 @@ impl<'t> Work<'t> {
             fences: BTreeMap::new(),
             ended: Vec::new(),
             news: Vec::new(),
+            counting: Counting::default(),
         })
     }
 

@@ -1,0 +1,62 @@
+//! A relay that is about to stop: what it says to its clients, and what they do.
+
+use std::time::{Duration, Instant};
+
+use posthouse::client::Event;
+use posthouse::protocol::{CloseCode, Frame, Outcome};
+
+use crate::support::client::{Log, Taker, client, outcomes, send};
+use crate::support::raw::{Session, Speaker, hello, message};
+use crate::support::relay::TestRelay;
+use crate::support::{until, within};
+
+#[tokio::test]
+async fn clients_leave_when_told_and_come_back_no_sooner() {
+    let mut relay = TestRelay::on_disk().started();
+    let home = relay.home();
+    let (alice, bob) = (client(1, &home), client(2, &home));
+    let taker = Taker::of(&bob);
+    assert_eq!(outcomes(&mut send(&alice, &home, 2, &["one"]).await).await, [Outcome::Delivered]);
+    let told = Log::of(&alice).await;
+    within("everybody's leaving", relay.drain()).await;
+    let drained = Instant::now();
+    assert_eq!(relay.sessions(), 0);
+    assert!(relay.trouble().await.unwrap().contains("draining"));
+    relay.stop().await;
+    relay.start();
+    let mut sent = send(&alice, &home, 2, &["two"]).await;
+    assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
+    let back = drained.elapsed();
+    let waits = told.all().into_iter().filter_map(|event| match event {
+        Event::Disconnected { reason, retry_in } => Some((reason, retry_in)),
+        _ => None,
+    });
+    let waits: Vec<(String, Duration)> = waits.collect();
+    let [(reason, wait)] = &waits[..] else { panic!("it left more than once: {waits:?}") };
+    assert!(reason.contains("asks to come back"), "{reason}");
+    assert!(*wait >= Duration::from_millis(500) && *wait <= Duration::from_millis(1500), "{wait:?}");
+    assert!(back + Duration::from_millis(100) >= *wait, "it was back after {back:?} and should have waited {wait:?}");
+    assert_eq!(taker.bodies(), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn what_was_begun_is_answered_and_who_stays_is_closed_and_nobody_gets_in() {
+    let relay = TestRelay::in_memory().started();
+    let mut session = Session::open(relay.at(), 1, hello()).await;
+    session.submit.say(message(0, 1, 2, 7, 1, b"begun")).await;
+    // Once it is there its answer may still be on the way.
+    relay.waits_for(2, 1).await;
+    let drain = relay.drain();
+    let visit = async {
+        let Some(Frame::MsgA(answer)) = session.submit.hear().await else { panic!("no answer") };
+        assert_eq!(answer.request, 0);
+        let Some(Frame::GoawayN(goaway)) = session.notify.hear().await else { panic!("no farewell") };
+        assert!((500..=1500).contains(&goaway.delay_ms), "{goaway:?}");
+        assert!(Speaker::try_connect(relay.at(), Some(3), 1 << 20).await.is_err(), "nobody gets in");
+        assert!(relay.trouble().await.is_some());
+        session.closed().await.0
+    };
+    let ((), code) = within("the end of the session", async { tokio::join!(drain, visit) }).await;
+    assert_eq!(code, CloseCode::GoingAway);
+    until("nobody is there", || relay.sessions() == 0).await;
+}
