@@ -12,7 +12,7 @@ use super::Bench;
 use super::fill::Senders;
 use super::latency::Latency;
 use super::raw::Session;
-use super::report::{self, count, duration, fields, ratio};
+use super::report::{self, count, duration, fields, rate, ratio};
 use super::steady::Load;
 use crate::identity::Identity;
 use crate::time::sleep_until;
@@ -40,7 +40,7 @@ pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Resul
     fill(bench, plan.messages).await?;
     let mut load = Load::start(bench, plan.pairs, plan.rate)?;
     let (mut quiet, mut busy, mut ratios, mut longest) = (Latency::new(), Latency::new(), Vec::new(), 0);
-    let file = data.with_file_name("backup");
+    let (file, mut measured) = (data.with_file_name("backup"), Duration::ZERO);
     for round in 1..=plan.rounds {
         let calm = bench.clock.now() + CALM;
         let begin = calm + QUIET;
@@ -71,11 +71,14 @@ pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Resul
         busy.merge(&round_busy);
         ratios.push(ratio(round_busy.p99_us(), round_quiet.p99_us()));
         longest = longest.max(backup_us);
+        measured += end - calm;
     }
     ratios.sort_by(f64::total_cmp);
     let middle = ratios.get(ratios.len() / 2).copied().unwrap_or(1.0);
-    let all: [(&str, Value); 7] = [
-        ("messages", (quiet.count() + busy.count()).into()),
+    let delivered = quiet.count() + busy.count();
+    let all: [(&str, Value); 8] = [
+        ("messages", delivered.into()),
+        ("messages_per_second", rate(delivered, measured).into()),
         ("durability", bench.durability.into()),
         ("quiet_p50_us", quiet.p50_us().into()),
         ("quiet_p99_us", quiet.p99_us().into()),
