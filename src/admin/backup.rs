@@ -3,6 +3,7 @@
 //! Nothing of it is kept here but a few pieces. A caller that takes none for a while, or goes away, ends it: as long as
 //! it lasts the store cannot use its freed pages again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,18 +15,25 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::relay::Observer;
+use super::health::Health;
 use crate::store::StoreError;
 
 /// Pieces that wait for the caller: with these the disk and the network work at the same time.
 const PIECES: usize = 4;
 /// How long a caller may take none.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After each piece it rests as long as the piece took, but no longer than this: delivery wants the disk as well.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
-pub(super) async fn backup(State(observer): State<Observer>) -> ([(HeaderName, &'static str); 1], Body) {
+pub(super) async fn backup(State(health): State<Arc<Health>>) -> ([(HeaderName, &'static str); 1], Body) {
     let (sender, receiver) = mpsc::channel::<Result<Bytes, StoreError>>(PIECES);
     let (pieces, runtime) = (sender.clone(), Handle::current());
+    let (observer, clock) = (health.observer.clone(), health.clock.clone());
+    let mut begun = clock.now();
     let take = move |piece| {
+        let worked = clock.now().since(begun);
+        runtime.block_on(tokio::time::sleep(worked.min(LONGEST_REST)));
+        begun = clock.now();
         let sent = runtime.block_on(timeout(PATIENCE, pieces.send(Ok(piece))));
         let gone = |why: &str| Err(StoreError::Unavailable(why.into()));
         match sent {

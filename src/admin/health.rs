@@ -21,7 +21,7 @@ type Readiness = Result<(), String>;
 #[derive(Debug)]
 pub(super) struct Health {
     pub(super) observer: Observer,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
     last: Mutex<Option<(Moment, Readiness)>>,
 }
 
@@ -33,11 +33,11 @@ impl Health {
     async fn readiness(&self) -> Readiness {
         // One looks at a time, and the others take what it finds.
         let mut last = self.last.lock().await;
-        if let Some((at, Ok(()))) = &*last
+        if let Some((at, found)) = &*last
             && self.clock.now().since(*at) < READY_HOLDS
             && !self.observer.is_draining()
         {
-            return Ok(());
+            return found.clone();
         }
         let found = self.observer.ready().await;
         *last = Some((self.clock.now(), found.clone()));

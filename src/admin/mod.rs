@@ -55,15 +55,17 @@ impl Admin {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let access = Arc::new(Access::new(listener.local_addr()?, entropy));
+        let health = Health::new(observer.clone(), clock);
         let open = Router::new()
             .route("/readyz", get(health::readyz))
             .route("/status", get(health::status))
             .route("/metrics", get(metrics::metrics))
-            .with_state(Health::new(observer.clone(), clock));
+            .with_state(health.clone());
         let guarded = Router::new()
             .route("/relays", get(relays))
-            .route("/backup", get(backup::backup))
             .with_state(observer)
+            .route("/backup", get(backup::backup))
+            .with_state(health)
             .layer(from_fn_with_state(access.clone(), with_token));
         let router =
             Router::new().route("/healthz", get(async || "ok\n")).merge(open).merge(guarded).layer(from_fn(no_browser));

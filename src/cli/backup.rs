@@ -17,6 +17,9 @@ use crate::store::StoreError;
 use crate::store::redb::relay::{BackupError, Progress, backup_file, check_file, restore_file, verify_backup};
 use crate::time::SystemClock;
 
+/// A backup is synced every so many bytes: all at once, at the end, would hold up the relay's own syncs.
+const SYNCED_BYTES: usize = 4 << 20;
+
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -98,7 +101,7 @@ fn write_part(from: impl Read, part: &Path) -> anyhow::Result<Progress> {
     // Whoever can read it can read every message.
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(part)?;
     let bar = bar("backup");
-    let mut copied = Copied { from, to: BufWriter::with_capacity(1 << 20, file) };
+    let mut copied = Copied { from, to: BufWriter::with_capacity(1 << 20, file), unsynced: 0 };
     let progress = verify_backup(&mut copied, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
     let progress = match progress {
@@ -109,16 +112,24 @@ fn write_part(from: impl Read, part: &Path) -> anyhow::Result<Progress> {
     Ok(progress)
 }
 
-/// Copies what is read through it.
-struct Copied<R, W> {
+/// Copies to a file what is read through it.
+struct Copied<R> {
     from: R,
-    to: W,
+    to: BufWriter<File>,
+    /// Bytes that may not be on the disk yet.
+    unsynced: usize,
 }
 
-impl<R: Read, W: Write> Read for Copied<R, W> {
+impl<R: Read> Read for Copied<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.from.read(buffer)?;
         self.to.write_all(buffer.get(..length).unwrap_or_default())?;
+        self.unsynced += length;
+        if self.unsynced >= SYNCED_BYTES {
+            self.to.flush()?;
+            self.to.get_ref().sync_data()?;
+            self.unsynced = 0;
+        }
         Ok(length)
     }
 }

@@ -28,7 +28,7 @@ use crate::random::Entropy;
 use crate::store::{Reply, StoreError, TakePiece};
 use crate::time::{Clock, SharedClock};
 
-/// How long a backup may take. 15 minutes copy some 50 GiB from a disk that reads 60 MiB in a second.
+/// How long a backup may take. 15 minutes copy some 50 GiB at 60 MiB a second.
 const LONGEST: Duration = Duration::from_secs(900);
 /// How much the file may grow meanwhile, if it is smaller than this; else by its own length.
 const LEAST_GROWTH_BYTES: u64 = 1 << 30;
