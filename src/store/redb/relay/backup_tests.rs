@@ -42,6 +42,8 @@ async fn a_backup_holds_what_was_there_when_it_began_and_is_another_store_when_i
     let store = open(&path, &clock);
     store.submit(fence(2, 1), vec![Op::Open { remote: remote(7) }]).await.unwrap();
     send(&store, 1..=300).await;
+    // One whose recipient never was there, so that nobody could have taken it from the store that was lost by then.
+    store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 3, 1), 1))]).await.unwrap();
     // While the first piece is being taken, more comes: the writer does not wait, and the backup does not see it.
     let (began, begun) = tokio::sync::oneshot::channel();
     let (go_on, gone_on) = std::sync::mpsc::channel::<()>();
@@ -69,12 +71,13 @@ async fn a_backup_holds_what_was_there_when_it_began_and_is_another_store_when_i
     let last = last.unwrap();
     assert_eq!(last.rows, last.of);
     let report = check_file(&restored, &SystemEntropy).unwrap();
-    assert_eq!((report.messages, report.problems), (300, vec![]));
+    assert_eq!((report.messages, report.problems), (301, vec![]));
     let store = open(&restored, &clock);
     assert_ne!(store.store_id(), earlier);
     assert_eq!(store.interrupted(), [remote(7)], "whoever was there is told that it is back");
     clock.advance(Duration::from_secs(3602));
-    assert_eq!(store.expire(1000).await.unwrap().settled, [settled(lane(1, 2, 1), &[], &[(1, 300, MAYBE)])]);
+    let settled_in = |recipient, last| settled(lane(1, recipient, 1), &[], &[(1, last, MAYBE)]);
+    assert_eq!(store.expire(1000).await.unwrap().settled, [settled_in(2, 300), settled_in(3, 1)]);
 }
 
 #[tokio::test]
