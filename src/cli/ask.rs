@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::CliError;
 use super::config::{Place, Settings};
-use crate::admin::Access;
+use crate::admin::{ACCESS_FILE, Access};
 
 /// How long a running relay has to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +34,13 @@ impl Whose {
 /// What the relay on this data directory answers to a question.
 pub(super) fn ask(data: &Path, what: &str) -> anyhow::Result<String> {
     let mut text = String::new();
-    let answer = open(data, what)?.with_context(|| format!("no relay runs on {} now", data.display()));
+    let answer = open(data, what)?.with_context(|| match data.join(ACCESS_FILE).exists() {
+        true => format!("no relay runs on {} now", data.display()),
+        false => {
+            let data = data.display();
+            format!("no relay was started on {data} yet, or it is another user's: name its directory with --data")
+        }
+    });
     answer?.read_to_string(&mut text).context("the relay's answer")?;
     Ok(text)
 }

@@ -7,6 +7,7 @@ mod backup;
 mod bench;
 mod config;
 mod identity;
+mod live;
 mod output;
 mod relays;
 mod run;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::config::{LogFormat, Place, Settings};
+use super::live::Live;
 use super::{CliError, identity, output};
 use crate::admin::Admin;
 use crate::random::SystemEntropy;
@@ -49,19 +50,21 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
     let log = args.log.as_ref().unwrap_or(&settings.log);
     let filter = EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"));
+    let live = Live::new();
+    let above = live.clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter.map_err(CliError::Usage)?)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(move || above.log());
     match args.log_format.unwrap_or(settings.log_format) {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    Ok(runtime.block_on(serve(&settings, args.json))?)
+    Ok(runtime.block_on(serve(&settings, args.json, &live))?)
 }
 
-async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
+async fn serve(settings: &Settings, json: bool, live: &Live) -> anyhow::Result<()> {
     let identity = identity::load(settings)?;
     let data = &settings.data;
     std::fs::create_dir_all(data)
@@ -102,8 +105,13 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
+    let shown = async {
+        live.show(relay.observer()).await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = asked() => {}
+        () = shown => {}
         error = relay.failed() => return fail(relay, error).await,
     }
     tokio::select! {
