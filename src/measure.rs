@@ -105,7 +105,7 @@ impl Lengths {
 
     /// Upper bounds in seconds, each with how many lie below it and above the one before. The last is infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        let bounds = BOUNDS_MS.iter().map(|ms| ms / 1000.0).chain([f64::MAX]);
+        let bounds = BOUNDS_MS.iter().map(|ms| ms / 1000.0).chain([f64::INFINITY]);
         bounds.zip(self.buckets.iter().copied())
     }
 }
@@ -153,7 +153,7 @@ mod tests {
         all.add(&lengths);
         all.add(&lengths);
         let found: Vec<(f64, u64)> = all.lengths().buckets().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(found, [(0.00025, 4), (0.0005, 2), (0.001, 2), (f64::MAX, 2)]);
+        assert_eq!(found, [(0.00025, 4), (0.0005, 2), (0.001, 2), (f64::INFINITY, 2)]);
         assert_eq!(all.lengths().count(), 10);
         assert!((all.lengths().sum_seconds() - 1_400_000.003_002).abs() < 1e-3);
     }

@@ -64,6 +64,7 @@ fn status_and_metrics_say_what_happened() {
     is(r#"posthouse_refusals_total{reason="quota"}"#, 0.0);
     is(r#"posthouse_outcomes_total{outcome="delivered"}"#, 3.0);
     is("posthouse_delivery_duration_seconds_count", 3.0);
+    is(r#"posthouse_delivery_duration_seconds_bucket{le="+Inf"}"#, 3.0);
     is("posthouse_sessions", 1.0);
     is("posthouse_mailbox_messages", 1.0);
     assert!(value(&metrics, "posthouse_commit_duration_seconds_count").unwrap() > 8.0);
