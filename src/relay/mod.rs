@@ -14,9 +14,12 @@
 mod accept;
 mod complaints;
 mod gate;
+mod limits;
 mod notify;
 mod observer;
+mod operator;
 mod policy;
+mod rate;
 mod registry;
 mod remembered;
 mod serve;
@@ -28,7 +31,7 @@ mod sync;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -36,16 +39,20 @@ use tokio::task::JoinSet;
 
 use crate::address::{HostPort, RelayAddress};
 use crate::federation::{Context, Federation};
-use crate::id::RelayId;
+use crate::id::{PeerId, RelayId};
 use crate::identity::Identity;
-use crate::protocol::{CloseCode, limit};
+use crate::protocol::CloseCode;
 use crate::random::SharedEntropy;
 use crate::store::{RelayStore, StoreError};
 use crate::time::SharedClock;
-use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
+use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket};
 use complaints::Complaints;
+use limits::InForce;
+pub use limits::RelayLimits;
 pub use observer::{LinkReport, Observer};
+pub use operator::{Operator, Removal};
 pub use policy::{Admission, Policy};
+pub use rate::Rate;
 use registry::Registry;
 
 /// Clients woken in one go after a crash, and the pause between: 2,000 a second, so that they do not all
@@ -55,43 +62,6 @@ const WAKE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a store that cannot say what waits for other relays is left alone.
 const RESUME_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a relay lets its clients do. The store has its own limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayLimits {
-    /// The largest body, bytes. At most [`MAX_BODY_BYTES`](limit::MAX_BODY_BYTES), which is the default.
-    pub body_bytes: usize,
-    /// The lifetimes that messages may have: what a sender names is clamped.
-    pub min_ttl: Duration,
-    /// See `min_ttl`.
-    pub max_ttl: Duration,
-    /// Connections at one time. 100,000.
-    pub connections: usize,
-    /// New connections from one address in one second, before it has to prove itself by a Retry; at sixteen
-    /// times as many they are refused. 64.
-    pub connections_per_address: u32,
-    /// ACK:N ranges that may wait for one session; beyond, it is closed and asks with R:WHERE. 10,000.
-    pub outcome_ranges: usize,
-    /// Limits of connections.
-    pub transport: TransportLimits,
-    /// Which other relays it takes messages from, and forwards to.
-    pub federation: Policy,
-}
-
-impl Default for RelayLimits {
-    fn default() -> Self {
-        Self {
-            body_bytes: limit::MAX_BODY_BYTES,
-            min_ttl: limit::MIN_TTL,
-            max_ttl: limit::MAX_TTL,
-            connections: 100_000,
-            connections_per_address: 64,
-            outcome_ranges: 10_000,
-            transport: TransportLimits::default(),
-            federation: Policy::default(),
-        }
-    }
-}
 
 /// All that a relay is made of. Everything it would otherwise take from its surroundings is in here.
 #[derive(Debug)]
@@ -127,7 +97,8 @@ pub(crate) struct Node {
     endpoint: RelayEndpoint,
     store: Arc<dyn RelayStore>,
     clock: SharedClock,
-    limits: RelayLimits,
+    entropy: SharedEntropy,
+    in_force: InForce,
     registry: Registry,
     federation: Federation,
     /// Messages that other relays should not have sent.
@@ -161,10 +132,10 @@ impl Relay {
             let federation = Federation::new(Context {
                 me: id,
                 endpoint: outgoing,
-                places: limits.federation.places.clone(),
+                places: RwLock::new(limits.federation.places.clone()),
                 store: store.clone(),
                 clock: clock.clone(),
-                entropy,
+                entropy: entropy.clone(),
                 tell: Box::new(move |settled| {
                     to_tell.upgrade().and_then(|node| node.registry.tell(settled));
                 }),
@@ -178,11 +149,12 @@ impl Relay {
                 id,
                 endpoint,
                 store,
-                registry: Registry::new(limits.outcome_ranges),
+                registry: Registry::default(),
                 federation,
                 misrouted: Complaints::new(clock.clone()),
+                in_force: InForce::new(limits, &clock),
                 clock,
-                limits,
+                entropy,
                 epochs: AtomicU64::new(1),
                 ending: watch::Sender::new(None),
             }
@@ -223,6 +195,26 @@ impl Relay {
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer(Arc::downgrade(&self.node))
+    }
+
+    /// What its operator may do with it.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator(Arc::downgrade(&self.node))
+    }
+
+    /// Takes other limits from now on; those of the transport, but for R:HELLO, hold until the next start. Sessions
+    /// of relays that are not admitted any more are closed.
+    pub fn set_limits(&self, limits: RelayLimits) {
+        self.node.federation.set_places(limits.federation.places.clone());
+        let admits = |relay: &RelayId| limits.federation.admits(relay);
+        self.node.registry.close_relays(|relay| !admits(relay));
+        self.node.in_force.set(limits, &self.node.clock);
+    }
+
+    /// Lets peers prove anew that they may be here: their clients come back by themselves, if they may.
+    pub fn judge_anew(&self, suspect: impl Fn(&PeerId) -> bool) {
+        self.node.registry.close_peers(suspect, CloseCode::GoingAway, "who may be here has changed");
     }
 
     /// Waits until the relay cannot go on.

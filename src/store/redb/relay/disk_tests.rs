@@ -119,7 +119,7 @@ fn all_of(name: u8) -> Query {
 }
 
 fn begin(store: &RedbRelayStore) {
-    now(store.submit(fence(2, 1), vec![Op::Open { remote: remote(2) }])).unwrap();
+    now(store.submit(fence(2, 1), vec![Op::Open { remote: remote(2), invitation: None }])).unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! [`RelayStore`] says what it promises. Here is only how it is put together: the
 //! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
 
+mod access;
 mod append;
 mod blocks;
 mod check;
@@ -15,6 +16,8 @@ mod disk_tests;
 mod engine;
 mod expire;
 mod fences;
+mod peers;
+mod policy;
 mod read;
 mod restore;
 mod rows;
@@ -44,10 +47,11 @@ use super::backend::Backend;
 use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
 use super::writer::{Writer, WriterMode};
 use crate::id::{PeerId, StoreId};
-use crate::protocol::{Durability, Status};
+use crate::protocol::{Durability, Policy, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
-    Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, Watch, Watchers,
+    Done, Expired, Fence, LinkState, Op, Page, PeerPage, Query, RelayStore, Reply, StoreError, StoreLimits, Watch,
+    Watchers,
 };
 use crate::time::SharedClock;
 
@@ -211,6 +215,15 @@ impl RelayStore for RedbRelayStore {
 
     fn links(&self) -> Reply<Vec<LinkState>> {
         self.writer.read(read::links)
+    }
+
+    fn policy(&self, mailbox: PeerId) -> Reply<Policy> {
+        self.writer.read(move |transaction| policy::read(transaction, mailbox))
+    }
+
+    fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage> {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.writer.read(move |transaction| peers::peers(transaction, &limits.access, after, limit))
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {
