@@ -197,12 +197,6 @@ impl Relay {
         Observer(Arc::downgrade(&self.node))
     }
 
-    /// What its operator may do with it.
-    #[must_use]
-    pub fn operator(&self) -> Operator {
-        Operator(Arc::downgrade(&self.node))
-    }
-
     /// Takes other limits from now on; those of the transport, but for R:HELLO, hold until the next start. Sessions
     /// of relays that are not admitted any more are closed.
     pub fn set_limits(&self, limits: RelayLimits) {

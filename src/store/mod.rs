@@ -13,6 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::id::{LaneKey, PeerId, RelayId, StoreId};
 use crate::protocol::{
     Answer, Durability, Envelope, Exception, LaneState, Order, Policy, PolicyChange, RejectReason, Status, Taken,
@@ -20,6 +22,9 @@ use crate::protocol::{
 };
 use crate::ranges::Ranges;
 use crate::time::UnixMillis;
+
+/// Who takes a backup, piece by piece. An error gives it up.
+pub type TakePiece = dyn FnMut(Bytes) -> Result<(), StoreError> + Send;
 
 /// A future that a store returns. Dropping it gives up the answer, never the work.
 pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -99,6 +104,15 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// See [`StoreError`]. Cancel-safe.
     fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage>;
+
+    /// Hands out a backup: all of the store as it is at one moment, while the writer goes on. How long it may take is
+    /// bounded, for it costs room on the disk; an engine without backups says that it is unavailable.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; what `take` says gives it up. Cancel-safe: a dropped reply does not end it.
+    fn backup(&self, _take: Box<TakePiece>) -> Reply<()> {
+        Box::pin(async { Err(StoreError::Unavailable("this store has no backups".into())) })
+    }
 
     /// Follows the messages that are committed to a mailbox from now on.
     fn watch(&self, mailbox: PeerId) -> Watch;

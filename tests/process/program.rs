@@ -170,6 +170,12 @@ impl Relay {
         self.program.as_ref().unwrap().id()
     }
 
+    /// Runs a command of the relay's program on its data directory, to its end.
+    pub(super) fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_posthouse"));
+        command.args(arguments).arg("--data").arg(self.data()).stdin(Stdio::null()).output().unwrap()
+    }
+
     pub(super) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }

@@ -5,6 +5,10 @@
 
 mod access;
 mod append;
+mod backup;
+mod backup_file;
+#[cfg(test)]
+mod backup_tests;
 mod blocks;
 mod check;
 #[cfg(test)]
@@ -36,6 +40,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub use self::backup::{backup_file, check_file, restore_file, verify_backup};
+pub use self::backup_file::{BackupError, Progress};
 pub use self::check::CheckReport;
 pub use self::space::{DiskRoom, FreeSpace};
 
@@ -50,8 +56,8 @@ use crate::id::{PeerId, StoreId};
 use crate::protocol::{Durability, Policy, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
-    Done, Expired, Fence, LinkState, Op, Page, PeerPage, Query, RelayStore, Reply, StoreError, StoreLimits, Watch,
-    Watchers,
+    Done, Expired, Fence, LinkState, Op, Page, PeerPage, Query, RelayStore, Reply, StoreError, StoreLimits, TakePiece,
+    Watch, Watchers,
 };
 use crate::time::SharedClock;
 
@@ -224,6 +230,10 @@ impl RelayStore for RedbRelayStore {
     fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage> {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.writer.read(move |transaction| peers::peers(transaction, &limits.access, after, limit))
+    }
+
+    fn backup(&self, take: Box<TakePiece>) -> Reply<()> {
+        backup::running(&self.writer, self.clock.clone(), take)
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {

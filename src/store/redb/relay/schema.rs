@@ -84,6 +84,34 @@ pub(super) const INVITATIONS: TableDefinition<'_, [u8; 32], Bytes> = TableDefini
 pub(super) const ALLOWED: u32 = 1;
 pub(super) const BLOCKED: u32 = 2;
 
+/// Hands every table to a macro.
+macro_rules! each_table {
+    ($do:ident) => {
+        $do!(
+            NUMBERS,
+            PEERS,
+            MAILBOXES,
+            SESSIONS,
+            MESSAGES,
+            BY_SENDER,
+            COUNTS,
+            BY_SIZE,
+            EXPIRY,
+            LANES,
+            PAIRS,
+            REST,
+            COUNTERS,
+            LINKS,
+            SEEN,
+            POLICIES,
+            CONTACTS,
+            ACCESS,
+            INVITATIONS
+        )
+    };
+}
+pub(super) use each_table;
+
 /// Where a message's deadline stands. In whole seconds, rounded up: what was sent at about the same time shares
 /// rows, and a message without takers ends up to a second later than it could.
 pub(super) const fn expiry_at(expires: u64, mailbox: Number, seq: u64) -> ExpiryAt {
