@@ -10,6 +10,7 @@
     reason = "a test panics, and waits by the real clock"
 )]
 
+mod access;
 mod backup;
 mod bench;
 mod drain;
