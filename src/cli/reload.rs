@@ -34,11 +34,6 @@ impl Reload {
         };
         let changes = self.now.changes(&new);
         let new = new.in_running(&self.now);
-        if new.log != self.now.log
-            && let Err(error) = (self.set_log)(filter)
-        {
-            tracing::error!("what is logged stays: {error:#}");
-        }
         store.set_limits(new.store.clone());
         relay.set_limits(new.relay.clone());
         let access = &new.store.access;
@@ -54,6 +49,12 @@ impl Reload {
             }
         }
         tracing::info!(changes = changes.len(), "the configuration was read anew");
+        // Last: whoever reads what was logged so far reads this report as well.
+        if new.log != self.now.log
+            && let Err(error) = (self.set_log)(filter)
+        {
+            tracing::error!("what is logged stays: {error:#}");
+        }
         self.now = new;
     }
 }
