@@ -186,18 +186,18 @@ async fn what_is_over_the_rate_is_not_stored_also_of_another_relay() {
     let bob = at_home(2, &relay).await;
     within("its end", bob.close()).await;
     let alice = client(1, &there.home());
-    let words: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+    let words: Vec<String> = (0..100).map(|number| number.to_string()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut sent = send(&alice, &relay.home(), 2, &words).await;
     accepted(&mut sent).await;
-    // Ten at once would be there at once.
+    // At that rate they take longer than this test has.
     relay.waits_for(2, 3).await;
     relay.waits_for(2, 4).await;
     relay.set_limits(|relay, _| relay.relay_rate = Rate::default());
-    relay.waits_for(2, 10).await;
+    relay.waits_for(2, 100).await;
     let bob = at_home(2, &relay).await;
     let taker = Taker::of(&bob);
-    assert_eq!(outcomes(&mut sent).await, vec![Outcome::Delivered; 10]);
+    assert_eq!(outcomes(&mut sent).await, vec![Outcome::Delivered; 100]);
     assert_eq!(taker.bodies_from(1), words);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{EXPIRED, Harness, Home, START, fence, lane, message, peer, rejected, remote, settled};
-use crate::id::PeerId;
+use crate::id::{LaneId, LaneKey, Pair, PeerId};
 use crate::protocol::limit::MAX_CONTACTS;
 use crate::protocol::{Answer, Outcome, Policy, PolicyChange, RejectReason, Senders, Verdict};
 use crate::store::{
@@ -262,6 +262,20 @@ pub(crate) fn peers_are_listed_page_by_page<H: Harness>(mut home: Home<H>) {
             (peer(50), None, Some((2, true, false)), None),
         ]
     );
+}
+
+pub(crate) fn many_peers_without_a_mailbox_hide_none_behind_them<H: Harness>(mut home: Home<H>) {
+    home.visit(200);
+    let senders = (0..5000u16).map(|number| {
+        let mut key = [1; 32];
+        key[1..3].copy_from_slice(&number.to_be_bytes());
+        let pair = Pair { sender: PeerId::from_bytes(key), recipient: peer(200) };
+        message(LaneKey { pair, lane: LaneId(1) }, 1)
+    });
+    home.send_all(senders);
+    decide(&home, 250, Some(Standing::Blocked));
+    let listed: Vec<PeerId> = peers(&home, 10).into_iter().map(|state| state.peer).collect();
+    assert_eq!(listed, [peer(200), peer(250)]);
 }
 
 pub(crate) fn a_stranger_of_an_inviting_relay_is_unknown<H: Harness>(mut home: Home<H>) {

@@ -367,6 +367,7 @@ macro_rules! contract_tests {
                     a_recipients_list_is_bounded_and_kept_whole
                     a_policy_outlives_no_fence
                     peers_are_listed_page_by_page
+                    many_peers_without_a_mailbox_hide_none_behind_them
                     a_stranger_of_an_inviting_relay_is_unknown
                 }
                 told {
