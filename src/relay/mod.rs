@@ -200,10 +200,11 @@ impl Relay {
     /// Takes other limits from now on; those of the transport, but for R:HELLO, hold until the next start. Sessions
     /// of relays that are not admitted any more are closed.
     pub fn set_limits(&self, limits: RelayLimits) {
-        self.node.federation.set_places(limits.federation.places.clone());
-        let admits = |relay: &RelayId| limits.federation.admits(relay);
-        self.node.registry.close_relays(|relay| !admits(relay));
+        let federation = limits.federation.clone();
+        // First: a relay that is closed and comes back at once is judged by the new ones.
         self.node.in_force.set(limits, &self.node.clock);
+        self.node.registry.close_relays(|relay| !federation.admits(relay));
+        self.node.federation.set_places(federation.places);
     }
 
     /// Lets peers prove anew that they may be here: their clients come back by themselves, if they may.
