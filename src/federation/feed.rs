@@ -193,7 +193,7 @@ mod tests {
             clock,
             entropy,
             places: BTreeMap::new(),
-            tell: Box::new(|_| {}),
+            tell: Arc::new(()),
             failed: Box::new(|_| {}),
         }
     }

@@ -128,7 +128,7 @@ pub(crate) struct Node {
     store: Arc<dyn RelayStore>,
     clock: SharedClock,
     limits: RelayLimits,
-    registry: Registry,
+    registry: Arc<Registry>,
     federation: Federation,
     /// Messages that other relays should not have sent.
     misrouted: Complaints,
@@ -156,8 +156,9 @@ impl Relay {
         let anywhere = Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into());
         let outgoing = ClientEndpoint::bind(anywhere, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let id = identity.relay_id();
+        let registry = Arc::new(Registry::new(limits.outcome_ranges));
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
-            let (to_tell, to_end) = (node.clone(), node.clone());
+            let to_end = node.clone();
             let federation = Federation::new(Context {
                 me: id,
                 endpoint: outgoing,
@@ -165,9 +166,7 @@ impl Relay {
                 store: store.clone(),
                 clock: clock.clone(),
                 entropy,
-                tell: Box::new(move |settled| {
-                    to_tell.upgrade().and_then(|node| node.registry.tell(settled));
-                }),
+                tell: registry.clone(),
                 failed: Box::new(move |error| {
                     if let Some(node) = to_end.upgrade() {
                         node.store_failed(error);
@@ -178,7 +177,7 @@ impl Relay {
                 id,
                 endpoint,
                 store,
-                registry: Registry::new(limits.outcome_ranges),
+                registry,
                 federation,
                 misrouted: Complaints::new(clock.clone()),
                 clock,

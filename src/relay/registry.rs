@@ -10,6 +10,7 @@ use crate::id::{LaneKey, PeerId};
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{AckN, CloseCode, Exception, RANGE_BYTES};
 use crate::ranges::Ranges;
+use crate::store::told::Tell;
 use crate::store::{Fence, Settled};
 use crate::transport::Connection;
 
@@ -69,9 +70,16 @@ impl Registry {
         }
     }
 
-    /// Queues outcomes for whoever submitted those messages. The epoch of the session that will be told, if
-    /// one is there: the others learn it by R:WHERE.
-    pub(super) fn tell(&self, settled: &Settled) -> Option<u64> {
+    /// Closes every session.
+    pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
+        for seat in lock(&self.seats).values().flatten() {
+            seat.connection.close(code, reason);
+        }
+    }
+}
+
+impl Tell for Registry {
+    fn tell(&self, settled: &Settled) -> Option<u64> {
         let seats = lock(&self.seats);
         let devices = seats.get(&settled.submitter)?;
         for seat in devices {
@@ -82,16 +90,8 @@ impl Registry {
         devices.iter().map(|seat| seat.fence.epoch).max()
     }
 
-    /// The newest session of this peer, if it has one.
-    pub(super) fn epoch(&self, peer: PeerId) -> Option<u64> {
-        lock(&self.seats).get(&peer)?.iter().map(|seat| seat.fence.epoch).max()
-    }
-
-    /// Closes every session.
-    pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
-        for seat in lock(&self.seats).values().flatten() {
-            seat.connection.close(code, reason);
-        }
+    fn session(&self, submitter: PeerId) -> Option<u64> {
+        lock(&self.seats).get(&submitter)?.iter().map(|seat| seat.fence.epoch).max()
     }
 }
 

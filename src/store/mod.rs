@@ -237,6 +237,17 @@ pub enum Done {
     Lanes(Vec<LaneState>),
 }
 
+impl Done {
+    /// The outcomes that are to be told, if it is such an answer.
+    #[must_use]
+    pub fn settled(&self) -> Option<&[Settled]> {
+        match self {
+            Self::Settled(settled) => Some(settled),
+            _ => None,
+        }
+    }
+}
+
 /// Outcomes of one lane, for its submitter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
@@ -387,5 +398,6 @@ impl Default for StoreLimits {
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod redb;
+pub mod told;
 mod watch;
 pub use watch::{News, Watch, Watchers};
