@@ -39,9 +39,9 @@ use crate::federation::{Context, Federation};
 use crate::id::RelayId;
 use crate::identity::Identity;
 use crate::protocol::{CloseCode, limit};
-use crate::random::SharedEntropy;
+use crate::random::{SharedEntropy, SystemEntropy};
 use crate::store::{RelayStore, StoreError};
-use crate::time::SharedClock;
+use crate::time::{SharedClock, SystemClock};
 use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
 use complaints::Complaints;
 pub use observer::{LinkReport, Observer};
@@ -55,6 +55,9 @@ const WAKE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a store that cannot say what waits for other relays is left alone.
 const RESUME_PAUSE: Duration = Duration::from_secs(1);
+
+/// The UDP port that relays listen at.
+pub const DEFAULT_PORT: u16 = 4433;
 
 /// What a relay lets its clients do. The store has its own limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +113,22 @@ pub struct RelayOptions {
     pub limits: RelayLimits,
     /// Makes TLS predictable; for simulation alone.
     pub determinism: Option<Determinism>,
+}
+
+impl RelayOptions {
+    /// A relay with this key and this store, at the usual port of all addresses and within the usual limits.
+    #[must_use]
+    pub fn new(identity: Identity, store: Arc<dyn RelayStore>) -> Self {
+        Self {
+            identity,
+            socket: Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into()),
+            store,
+            clock: SystemClock::shared(),
+            entropy: SystemEntropy::shared(),
+            limits: RelayLimits::default(),
+            determinism: None,
+        }
+    }
 }
 
 /// A running relay. Dropping it stops it like a crash would; [`shutdown`](Relay::shutdown) is the polite way.

@@ -12,6 +12,7 @@
 
 mod bench;
 mod drain;
+mod examples;
 mod federation;
 #[cfg(target_os = "linux")]
 mod many_relays;

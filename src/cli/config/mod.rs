@@ -17,11 +17,8 @@ use clap::Args;
 
 use super::CliError;
 use crate::address::HostPort;
-use crate::relay::RelayLimits;
+use crate::relay::{DEFAULT_PORT, RelayLimits};
 use crate::store::StoreLimits;
-
-/// The UDP port that relays listen at.
-const DEFAULT_PORT: u16 = 4433;
 
 /// The flags that say who a relay is and where.
 #[derive(Debug, Args)]
