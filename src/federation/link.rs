@@ -20,7 +20,7 @@ use crate::link::{self, Link as Connected, LinkError, Stream, unexpected};
 use crate::protocol::{CloseCode, Frame, MsgR, Outcome, Role, Verdict};
 use crate::store::told::Told;
 use crate::store::{Done, Fence, LinkState, Op, Reply, StoreError, Stored, outbox_key};
-use crate::time::{Moment, millis, sleep_until};
+use crate::time::{Alarm, Moment, millis, sleep_until};
 use crate::transport::{FrameSender, TransportError};
 
 /// The first and the longest wait between attempts to connect.
@@ -142,6 +142,7 @@ impl Link {
     pub(super) async fn run(&mut self) -> u64 {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         let mut state = State::Idle;
+        let mut alarm = Alarm::default();
         let Order { mut times, mut hopes, .. } = *self.orders.borrow_and_update();
         loop {
             let now = self.context.clock.now();
@@ -188,7 +189,7 @@ impl Link {
                     Err(error) => state = self.lost(&state, &error, &mut backoff),
                 },
                 () = writable(blocked.as_ref()), if blocked.is_some() => {}
-                () = sleep_until(&*context.clock, timeout), if timeout.is_some() => {
+                () = alarm.ring(&*context.clock, timeout), if timeout.is_some() => {
                     self.outbox.on_timeout(context.clock.now());
                 }
             }

@@ -14,7 +14,7 @@ use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, CloseCode, Frame, Order, Taken};
 use crate::ranges::Ranges;
 use crate::store::{Page, Query, Reply, Stored, Watch};
-use crate::time::sleep_until;
+use crate::time::Alarm;
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
@@ -37,6 +37,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
         settling: VecDeque::new(),
     };
     let mut live = session.live.subscribe();
+    let mut alarm = Alarm::default();
     loop {
         if is_writable(&notify.sender) {
             notify.tell_outcomes().await?;
@@ -67,7 +68,7 @@ pub(super) async fn run(session: &Session, sender: FrameSender, receiver: FrameR
                     reading: None,
                 });
             }
-            () = sleep_until(clock, timeout), if timeout.is_some() => notify.repeat(writable).await?,
+            () = alarm.ring(clock, timeout), if timeout.is_some() => notify.repeat(writable).await?,
             space = notify.sender.writable(), if !writable => space?,
         }
     }
@@ -254,7 +255,7 @@ impl Notify<'_> {
 
 /// The next frame, once the store has room for what it may say. Cancel-safe.
 async fn next(session: &Session, receiver: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
-    session.node.store.ready().await;
+    session.room().await;
     receiver.next().await
 }
 

@@ -104,7 +104,7 @@ async fn page(session: &Session, ask: PageR, settling: &mut Pending) -> Result<P
     let ours = ask.store == node.store.store_id();
     settling.done().await?;
     if ours && !ask.answers.is_empty() {
-        node.store.ready().await;
+        session.room().await;
         session.answered.add(&ask.answers);
         settling.0 = Some(settle(session, ask.answers, &[]));
     }

@@ -50,6 +50,11 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the batch.
     fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>>;
 
+    /// Whether the store's queue has room, so that [`ready`](Self::ready) would not wait.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Waits until the store's queue has room. A session that awaits this before it reads more from its peer
     /// makes the peer wait; one that does not may find its messages answered `Unavailable` under load.
     ///

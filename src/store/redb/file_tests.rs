@@ -397,7 +397,11 @@ async fn a_long_queue_makes_wait_and_an_endless_one_refuses() {
     let gate = engine.gate.clone();
     let closed = gate.lock().unwrap();
     let writer = Writer::start(open(Backend::Memory).unwrap(), engine, WriterMode::Thread, "test").unwrap();
-    let has_room = || Box::pin(writer.room()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    let waits_not = || Box::pin(writer.room()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    let has_room = || {
+        assert_eq!(waits_not(), writer.has_room());
+        writer.has_room()
+    };
     let first = writer.submit(17);
     assert!(has_room());
     let replies: Vec<_> = (0..255).map(|_| writer.submit(18)).collect();

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadTransaction, WriteTransaction};
@@ -120,6 +121,8 @@ struct Shared<E: Engine> {
     engine: Mutex<E>,
     queue: Mutex<Queue<E>>,
     filled: Condvar,
+    /// The queue has no room. A copy, for those who only want to know.
+    crowded: AtomicBool,
     /// Told whenever the queue has become shorter, and at the end.
     room: Notify,
     reads: Semaphore,
@@ -154,6 +157,7 @@ impl<E: Engine> Writer<E> {
             engine: Mutex::new(engine),
             queue: Mutex::new(queue),
             filled: Condvar::new(),
+            crowded: AtomicBool::new(false),
             room: Notify::new(),
             reads: Semaphore::new(READS),
         });
@@ -181,6 +185,11 @@ impl<E: Engine> Writer<E> {
             WriterMode::Inline => self.shared.carry_out(vec![job]),
         }
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+
+    /// Whether [`room`](Self::room) would not wait.
+    pub fn has_room(&self) -> bool {
+        !self.shared.crowded.load(Ordering::Relaxed)
     }
 
     /// Waits until the queue is short enough to take more. A session that asks before it reads from its peer
@@ -290,6 +299,7 @@ impl<E: Engine> Shared<E> {
         queue.ops += job.weight.ops;
         queue.bytes += job.weight.bytes;
         queue.jobs.push_back(job);
+        self.crowded.store(!queue.has_room(), Ordering::Relaxed);
         drop(queue);
         self.filled.notify_one();
     }
@@ -298,6 +308,7 @@ impl<E: Engine> Shared<E> {
         let mut queue = lock(&self.queue);
         if !queue.closing {
             queue.closing = true;
+            self.crowded.store(false, Ordering::Relaxed);
             if self.mode == WriterMode::Inline {
                 queue.done = true;
                 self.file.close();
@@ -316,6 +327,7 @@ impl<E: Engine> Shared<E> {
                 queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             let group = queue.take_group();
+            self.crowded.store(!queue.has_room(), Ordering::Relaxed);
             drop(queue);
             if group.is_empty() {
                 break;

@@ -186,6 +186,10 @@ impl RelayStore for RedbRelayStore {
         })
     }
 
+    fn has_room(&self) -> bool {
+        self.writer.has_room()
+    }
+
     fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.writer.room())
     }
