@@ -34,6 +34,7 @@ use session::{Flight, Session};
 
 use super::retry::RoundTrip;
 use crate::id::{LaneId, LaneKey, Pair, PeerId, RelayId, StoreId};
+use crate::mutant::Mutant;
 use crate::protocol::limit::{SILENCE_GRACE, WINDOW_BYTES, WINDOW_MESSAGES};
 use crate::protocol::{AckN, CloseA, Durability, FrameType, LaneRef, MsgA, Verdict, WhereA, WireError};
 use crate::time::Moment;
@@ -168,7 +169,12 @@ impl Outbox {
     /// A message that was there when the outbox was opened, as [`open`](Self::open) takes them. Only before the
     /// first session.
     pub fn restore(&mut self, message: Restored) {
-        self.insert(message.entry, true, message.foreign || self.store.is_none());
+        let number = self.insert(message.entry, true, message.foreign || self.store.is_none());
+        if Mutant::LaneKeptOverReopening.is_planted()
+            && let Some(lane) = self.lanes.get_mut(&number)
+        {
+            lane.next = Some(message.entry.n + 1);
+        }
     }
 
     /// Lanes that are kept.
@@ -233,7 +239,7 @@ impl Outbox {
                 (item.late, item.sent) = (false, false);
             }
             match (lane.items.front(), lane.items.back()) {
-                (Some(first), Some(last)) => {
+                (Some(first), Some(last)) if !Mutant::WhereSkipped.is_planted() => {
                     lane.known = Known::ToAsk;
                     session.asks.push_back((*number, first.n, last.n));
                 }
@@ -359,6 +365,7 @@ impl Outbox {
         let lane = LaneRef { sender: message.sender, recipient: message.recipient, lane: message.lane };
         let Some(number) = self.by_key.get(&lane.key(self.options.submitter)).copied() else { return };
         for (from, to) in message.delivered.iter() {
+            let to = if Mutant::AckRangeOffByOne.is_planted() { to + 1 } else { to };
             self.resolve_range(number, from, to, &Verdict::DELIVERED);
         }
         for exception in &message.exceptions {
