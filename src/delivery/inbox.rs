@@ -56,7 +56,7 @@ pub enum Judgement {
 }
 
 /// All rows of one recipient.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Inbox {
     rows: BTreeMap<(PeerId, LaneId), InboxRow>,
 }

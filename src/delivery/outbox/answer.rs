@@ -39,7 +39,7 @@ impl Outbox {
                 if let Some(at) = lane.position(n) {
                     self.accept(number, at, durability, duplicate);
                     if Mutant::OutboxDroppedAtAnswer.is_planted() {
-                        return self.forget(number, at);
+                        return self.forget(number, n);
                     }
                     if let Some(verdict) = verdict {
                         self.resolve(number, at, verdict, true);
@@ -161,11 +161,15 @@ impl Outbox {
         }
     }
 
-    /// Drops a message without an outcome: what only a deliberate defect does.
-    fn forget(&mut self, number: u64, at: usize) {
-        let Some(item) = self.lanes.get_mut(&number).and_then(|lane| lane.items.remove(at)) else { return };
-        self.deadlines.remove(&(item.due, number, item.n));
+    /// Drops a message, if it is still there, and tells nothing.
+    pub(super) fn forget(&mut self, number: u64, n: u64) {
+        let Some(lane) = self.lanes.get_mut(&number) else { return };
+        let Some(item) = lane.position(n).and_then(|at| lane.items.remove(at)) else { return };
+        lane.unaccepted -= usize::from(!item.accepted);
+        lane.late -= usize::from(item.late);
+        self.deadlines.remove(&(item.due, number, n));
         self.messages -= 1;
+        self.close_if_over(number);
     }
 
     /// Takes a message out: its outcome is known, from the relay or by the outbox itself.

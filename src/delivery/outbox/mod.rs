@@ -81,7 +81,7 @@ impl OutboxOptions {
 }
 
 /// See the head of this file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outbox {
     options: OutboxOptions,
     lanes: BTreeMap<u64, Lane>,
@@ -289,15 +289,18 @@ impl Outbox {
         self.ask(now).or_else(|| self.close()).or_else(|| self.offer(now))
     }
 
-    /// A polled request was not sent after all, because its message is resolved: nothing is to be waited for.
+    /// A polled request was not sent after all, because the shell has its message no longer: nothing is to be
+    /// waited for. If it was not resolved here, somebody else has done so, durably: it is never offered again.
     pub fn withdraw(&mut self, request: u64) {
         // Its number is one that was made, so this cannot fail.
-        if let Ok(Some(Flight::Offer { lane: number, round, .. })) = self.answered(request, FrameType::MsgA)
-            && let Some(lane) = self.lanes.get_mut(&number).filter(|lane| lane.round == round)
-        {
+        let Ok(Some(Flight::Offer { lane: number, n, round, .. })) = self.answered(request, FrameType::MsgA) else {
+            return;
+        };
+        if let Some(lane) = self.lanes.get_mut(&number).filter(|lane| lane.round == round) {
             lane.free_pace();
-            self.wake(number);
         }
+        self.forget(number, n);
+        self.wake(number);
     }
 
     /// MSG:A came.
