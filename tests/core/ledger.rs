@@ -18,10 +18,14 @@
 //!   certain, if it had known that it was taken and had closed the lane.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use posthouse::id::LaneKey;
 use posthouse::protocol::{Outcome, Verdict};
 use posthouse::time::UnixMillis;
+
+/// A lifetime travels in whole milliseconds, so each hop may take one away.
+const ROUNDING: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
@@ -95,7 +99,7 @@ impl Ledger {
     pub(crate) fn tell(&mut self, uid: usize, verdict: &Verdict, date: UnixMillis) {
         let message = &self.messages[uid];
         let excused = message.was_put_back || message.refused;
-        if matches!(verdict.outcome, Outcome::Expired { .. }) && date < message.deadline && !excused {
+        if matches!(verdict.outcome, Outcome::Expired { .. }) && date + ROUNDING < message.deadline && !excused {
             self.breaks(format!("m{uid} is told as expired, but has time left"));
         }
         let row_is_gone = self.row_is_gone(uid);
