@@ -16,7 +16,7 @@ enum Step {
     Submit(usize),
     /// A message that a relay has for another one comes to the link.
     Feed(usize),
-    /// A link with nothing to do lets its lanes go.
+    /// A link with nothing to do lets its lanes go, and then ends.
     Rest(usize),
     Connect(usize),
     /// The client notices that its connection is gone.
@@ -58,7 +58,7 @@ impl World {
             if hop.connected {
                 steps.push(Step::Send(self.senders.len() + self.recipients.len() + at));
             }
-            if !self.quiet && hop.outbox.is_empty() && hop.outbox.lanes() > 0 && self.chance.one_in(8) {
+            if !self.quiet && hop.outbox.is_empty() && !hop.has_feed() && hop.connected && self.chance.one_in(8) {
                 steps.push(Step::Rest(at));
             }
         }
@@ -197,9 +197,13 @@ impl World {
             Step::Submit(at) => self.submit(at),
             Step::Feed(at) => self.hops[at].take(self.time),
             Step::Rest(at) => {
-                self.hops[at].outbox.retire_idle();
-                // Without a session it tells the other relay in its next one, if its own lives for so long.
+                let hop = &mut self.hops[at];
+                // It may end before the other relay knows.
                 self.rows_may_stay = true;
+                match hop.outbox.lanes() {
+                    0 => hop.reopen(&mut self.net, &self.relays[hop.from], self.time),
+                    _ => hop.outbox.retire_idle(),
+                }
             }
             Step::Connect(client) => self.connect(client),
             Step::Notice(client) => self.leave(client),
