@@ -2,8 +2,8 @@
 
 use posthouse::mutant::Mutant;
 
-use super::run;
 use super::world::World;
+use super::{plan, run, search};
 
 /// Seeds within which each defect is found.
 const SEEDS: u64 = 5_000;
@@ -31,4 +31,18 @@ fn every_deliberate_defect_in_delivery_is_found() {
         }
     }
     assert_eq!(survivors, [], "{SEEDS} seeds did not find them");
+}
+
+#[test]
+fn the_search_finds_what_repeats_and_what_never_ends() {
+    for (mutant, name) in
+        [(Mutant::OutboxDroppedAtAnswer, "one message"), (Mutant::NoDedup, "one message, the relay crashes")]
+    {
+        let planted = mutant.plant();
+        let case = plan::cases().into_iter().find(|(case, _)| *case == name).expect("a case of this name");
+        let broken = search::search(case.1, 20_000).err().and_then(|told| told.lines().last().map(str::to_owned));
+        drop(planted);
+        println!("{mutant:?}, {name}: {broken:?}");
+        assert!(broken.is_some(), "{mutant:?} survived");
+    }
 }
