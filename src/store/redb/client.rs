@@ -426,6 +426,18 @@ fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T, Fault> {
     rmp_serde::from_slice(row).map_err(|error| Fault::corrupt(error.to_string()))
 }
 
+/// Reads bytes as each kind of row: for the fuzzer, which has to reach them.
+#[cfg(fuzzing)]
+pub fn read_any_row(bytes: &[u8]) {
+    drop(read_letter(bytes));
+    drop(read_inbox_key(bytes));
+    drop(decode::<OutcomeRow>(bytes).map(KeptOutcome::from));
+    if let Ok(row) = decode::<InboxBytes>(bytes).map(InboxRow::from) {
+        let again = encode(&InboxBytes::from(&row)).and_then(|bytes| decode::<InboxBytes>(&bytes));
+        assert_eq!(again.ok().map(InboxRow::from), Some(row));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

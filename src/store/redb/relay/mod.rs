@@ -34,6 +34,8 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use self::check::CheckReport;
+#[cfg(fuzzing)]
+pub use self::schema::read_any_row;
 pub use self::space::{DiskRoom, FreeSpace};
 
 use self::engine::{RelayEngine, Reported, Request, take_interrupted};
