@@ -71,6 +71,7 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
     let relay = Relay::start(RelayOptions {
         identity,
         socket: Socket::Bind(settings.listen),
+        outgoing: Socket::anywhere(),
         store: store.clone(),
         clock,
         entropy: entropy.clone(),

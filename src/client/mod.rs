@@ -22,6 +22,7 @@
 //! # let relay = Relay::start(RelayOptions {
 //! #     identity: Identity::generate(&*entropy),
 //! #     socket: Socket::Bind("127.0.0.1:0".parse()?),
+//! #     outgoing: Socket::anywhere(),
 //! #     store: Arc::new(store),
 //! #     clock,
 //! #     entropy: entropy.clone(),

@@ -102,6 +102,7 @@ impl TestRelay {
             let options = RelayOptions {
                 identity: self.identity(),
                 socket: Socket::Bind(self.at),
+                outgoing: Socket::anywhere(),
                 store: store.clone(),
                 clock: clock.clone(),
                 entropy: entropy.clone(),
