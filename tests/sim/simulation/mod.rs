@@ -73,8 +73,10 @@ fn watch_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let simulated = std::thread::current().name().is_some_and(|name| name.starts_with("seed "));
-            if simulated {
+            let thread = std::thread::current();
+            if let Some(seed) = thread.name().filter(|name| name.starts_with("seed ")) {
+                // Said at once as well: a panic on top of it would end all.
+                eprintln!("{seed}: {info}");
                 PANIC.with_borrow_mut(|kept| _ = kept.get_or_insert_with(|| info.to_string()));
             } else {
                 usual(info);
