@@ -10,10 +10,11 @@ use super::session::{End, SEND_BUFFER_BYTES, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
 use crate::id::PeerId;
+use crate::mutant::Mutant;
 use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, CloseCode, Frame, Order, Taken};
 use crate::ranges::Ranges;
-use crate::store::{Page, Query, Reply, Stored, Watch};
+use crate::store::{Page, Query, Reply, Settled, Stored, Watch};
 use crate::time::sleep_until;
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
@@ -169,6 +170,11 @@ impl Notify<'_> {
             }
             self.session.hand_out(next.seq);
             self.sender.send(&message(&next, date, 1).into()).await?;
+            if Mutant::OutcomeBeforeTaken.is_planted() {
+                let header = next.envelope.header();
+                let (lane, delivered, exceptions) = (header.lane_key(), Ranges::one(header.n), Vec::new());
+                node.registry.tell(&Settled { submitter: next.submitter, lane, delivered, exceptions });
+            }
             self.window.push(now, next.seq, bytes, next);
         }
         if live.behind && live.reading.is_none() && self.window.room() > 0 {

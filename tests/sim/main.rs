@@ -12,6 +12,8 @@
 )]
 #![allow(clippy::cast_possible_truncation, reason = "hosts are few")]
 
+#[cfg(feature = "mutants")]
+mod mutants;
 mod simulation;
 
 use std::sync::Mutex;
@@ -26,6 +28,11 @@ const SEEDS: u64 = 40;
 fn number(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {value}")))
+}
+
+/// Runs at a time.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn replay(seed: u64) -> String {
@@ -70,9 +77,8 @@ fn every_message_gets_one_true_outcome_whatever_breaks() {
     let (from, seeds) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS").unwrap_or(SEEDS));
     let (next, begun) = (AtomicU64::new(from), Instant::now());
     let (total, failures) = (Mutex::new(Total::default()), Mutex::new(Vec::new()));
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..workers() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);

@@ -87,15 +87,24 @@ fn watch_panics() {
 
 /// Runs one seed, on a thread of its own: nothing of another run is left there.
 pub(crate) fn run(seed: u64, watch: Watch) -> Ended {
+    run_with(seed, watch, || ())
+}
+
+/// The same with something on that thread which is held until the end.
+pub(crate) fn run_with<T>(seed: u64, watch: Watch, hold: impl FnOnce() -> T + Send) -> Ended {
     watch_panics();
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name(format!("seed {seed}"));
-        thread.spawn_scoped(scope, || run_here(seed, watch)).unwrap().join().unwrap()
+        let run = || {
+            let _held = hold();
+            run_here(seed, watch)
+        };
+        thread.spawn_scoped(scope, run).unwrap().join().unwrap()
     })
 }
 
 /// Runs one seed on this thread.
-pub(crate) fn run_here(seed: u64, watch: Watch) -> Ended {
+fn run_here(seed: u64, watch: Watch) -> Ended {
     PANIC.take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let ended = runtime.block_on(async {
