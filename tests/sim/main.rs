@@ -51,6 +51,9 @@ struct Total {
     rejected: u64,
     maybe_taken: u64,
     handed_again: u64,
+    told_again: u64,
+    superseded: u64,
+    lives: u64,
     longest: Duration,
 }
 
@@ -62,6 +65,9 @@ impl Total {
         self.rejected += counts.rejected;
         self.maybe_taken += counts.maybe_taken;
         self.handed_again += counts.handed_again;
+        self.told_again += counts.told_again;
+        self.superseded += counts.superseded;
+        self.lives += counts.lives;
     }
 }
 
@@ -91,6 +97,9 @@ fn every_message_gets_one_true_outcome_whatever_breaks() {
                     total.simulated += ended.simulated;
                     total.datagrams += ended.datagrams;
                     total.add(ended.counts);
+                    if total.seeds % 1000 == 0 {
+                        println!("{:?}: {total:?}", begun.elapsed());
+                    }
                     match ended.result {
                         Ok(took) => total.longest = total.longest.max(took),
                         Err(broken) => {

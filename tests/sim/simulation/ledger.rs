@@ -3,7 +3,7 @@
 //! It knows what applications sent, were handed, answered and were told; nothing of what lies in between. The first
 //! broken promise ends the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use posthouse::id::{MessageId, PeerId};
 use posthouse::protocol::{Outcome, RejectReason};
@@ -66,6 +66,10 @@ pub(crate) struct Counts {
     pub(crate) maybe_taken: u64,
     pub(crate) handed_again: u64,
     pub(crate) told_again: u64,
+    /// Clients that stopped because another session of their peer took over.
+    pub(crate) superseded: u64,
+    /// Processes that were started.
+    pub(crate) lives: u64,
 }
 
 /// See the head of this file.
@@ -101,6 +105,16 @@ impl Ledger {
 
     pub(crate) const fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// A process starts.
+    pub(crate) const fn lives(&mut self) {
+        self.counts.lives += 1;
+    }
+
+    /// A client stopped, because another session of its peer took over.
+    pub(crate) const fn superseded(&mut self) {
+        self.counts.superseded += 1;
     }
 
     pub(crate) const fn weaken(&mut self, weakness: Weakness) {
@@ -298,32 +312,29 @@ impl Ledger {
         }
     }
 
-    /// How many messages there were when this was asked.
-    pub(crate) fn mark(&self) -> Number {
-        self.letters.len() as Number
+    /// What is in an outbox for certain: `send` has returned.
+    pub(crate) fn kept(&self, from: HostNumber) -> BTreeSet<Number> {
+        let kept = |letter: &Letter| letter.from == from && letter.kept == Kept::Yes;
+        let numbered = self.letters.iter().enumerate().filter(|(_, letter)| kept(letter));
+        numbered.map(|(number, _)| number as Number).collect()
     }
 
-    /// A sender's outbox was replaced by what it was at that mark.
-    pub(crate) fn sender_restored(&mut self, from: HostNumber, mark: Number) {
+    /// A sender's outbox was replaced by a copy, in which these messages were for certain.
+    pub(crate) fn sender_restored(&mut self, from: HostNumber, kept: &BTreeSet<Number>) {
         for (number, letter) in self.letters.iter_mut().enumerate() {
             if letter.from == from {
                 letter.blurred = true;
-                if number as Number >= mark && letter.outcome.is_none() {
+                if !kept.contains(&(number as Number)) {
                     letter.kept = Kept::Lost;
                 }
             }
         }
     }
 
-    /// Messages in outboxes whose senders know no outcome.
-    pub(crate) fn open(&self) -> Vec<Number> {
+    /// A message in an outbox whose sender knows no outcome, in words.
+    pub(crate) fn first_open(&self) -> Option<String> {
         let open = |letter: &Letter| letter.kept == Kept::Yes && letter.outcome.is_none();
-        let numbered = self.letters.iter().enumerate().filter(|(_, letter)| open(letter));
-        numbered.map(|(number, _)| number as Number).collect()
-    }
-
-    /// What is known of a message.
-    pub(crate) fn describe(&self, number: Number) -> String {
-        format!("message {number}: {:?}", self.letters[usize::try_from(number).unwrap()])
+        let (number, letter) = self.letters.iter().enumerate().find(|(_, letter)| open(letter))?;
+        Some(format!("message {number}, {letter:?}"))
     }
 }

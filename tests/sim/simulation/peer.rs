@@ -1,6 +1,6 @@
 //! A peer's host: its client's process, started again whenever it died, its disk, and its application.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub(crate) struct PeerHost {
     pub(crate) disk: Disk,
     pub(crate) clock: WallClock,
     pub(crate) fuse: Fuse,
-    /// A copy of the disk, and what had been sent when it was made.
-    backup: Mutex<Option<(Vec<u8>, Number)>>,
+    /// A copy of the disk, and the messages that were in the outbox when it was made.
+    backup: Mutex<Option<(Vec<u8>, BTreeSet<Number>)>>,
     to_send: Mutex<VecDeque<Send>>,
     client: Mutex<Option<(Client, Life)>>,
 }
@@ -69,7 +69,7 @@ impl PeerHost {
 
     /// Copies what is safe on the disk.
     pub(crate) fn back_up(&self) {
-        *self.backup.lock().unwrap() = Some((self.disk.copy(), self.stage.ledger().mark()));
+        *self.backup.lock().unwrap() = Some((self.disk.copy(), self.stage.ledger().kept(self.number)));
     }
 
     /// The machine has another network, and the application says so.
@@ -101,11 +101,11 @@ impl PeerHost {
             let strike = self.fuse.take().unwrap_or(strike);
             self.disk.settle(strike.loss);
             if strike.swap != Swap::No
-                && let Some((copy, mark)) = self.backup.lock().unwrap().clone()
+                && let Some((copy, kept)) = self.backup.lock().unwrap().clone()
             {
                 note!(self.stage.trace(), "peer {} is put back", self.number);
                 self.disk.put_back(copy);
-                self.stage.ledger().sender_restored(self.number, mark);
+                self.stage.ledger().sender_restored(self.number, &kept);
             }
         }
     }
@@ -131,6 +131,7 @@ impl PeerHost {
     async fn live(self: &Arc<Self>, life: &Life, number: u64, client: Client) {
         let trace = self.stage.trace();
         note!(trace, "peer {} runs, life {number}", self.number);
+        self.stage.ledger().lives();
         *self.client.lock().unwrap() = Some((client.clone(), life.clone()));
         let chance = Arc::new(Mutex::new(self.stage.fork()));
         let application = Application { host: self.clone(), client: client.clone(), life: number, chance };
@@ -163,8 +164,12 @@ impl PeerHost {
     /// A client that stops by itself says why.
     fn judge(&self, stopped: Option<&Connection>) {
         note!(self.stage.trace(), "peer {}: {stopped:?}", self.number);
-        if let Some(Connection::Stopped(Stop::Refused(why))) = stopped {
-            self.stage.ledger().break_promise(format!("peer {} was refused: {why}", self.number));
+        match stopped {
+            Some(Connection::Stopped(Stop::Refused(why))) => {
+                self.stage.ledger().break_promise(format!("peer {} was refused: {why}", self.number));
+            }
+            Some(Connection::Stopped(Stop::Superseded)) => self.stage.ledger().superseded(),
+            _ => {}
         }
     }
 

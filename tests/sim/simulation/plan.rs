@@ -158,7 +158,8 @@ impl Plan {
         let relays: Vec<_> = (0..relays).map(|_| relay(chance)).collect();
         let peers: Vec<_> = (0..peers).map(|_| peer(chance, relays.len(), peers, heals)).collect();
         let mut plan = Self { relays, peers, faults: Vec::new(), heals, forger: chance.percent(15) };
-        for _ in 0..chance.below(14) {
+        let most = chance.pick(&[6, 14, 40]);
+        for _ in 0..chance.below(most) {
             plan.add_fault(chance, &profile);
         }
         plan.faults.sort_by_key(|(at, _)| *at);
@@ -175,7 +176,13 @@ impl Plan {
 
     fn add_fault(&mut self, chance: &mut Chance, profile: &Profile) {
         let last = self.heals.as_millis() as u64;
-        let at = chance.time(500, last);
+        // Half of it while somebody sends: that is when promises are made.
+        let sends: Vec<_> = self.peers.iter().flat_map(|peer| &peer.sends).map(|send| send.at).collect();
+        let at = if sends.is_empty() || chance.percent(50) {
+            chance.time(500, last)
+        } else {
+            chance.pick(&sends) + chance.time(0, 300)
+        };
         let mut add = |after: Duration, fault| self.faults.push((at + after, fault));
         match chance.below(100) {
             0..20 => {

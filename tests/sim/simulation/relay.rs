@@ -70,6 +70,8 @@ impl RelayHost {
             match self.start(&life) {
                 Ok((relay, store)) => {
                     note!(trace, "relay {} runs, store {}", self.number, store.store_id());
+                    self.stage.ledger().lives();
+                    self.look(&store).await;
                     *self.store.lock().unwrap() = Some(store.clone());
                     let asked = tokio::select! {
                         biased;
@@ -166,6 +168,15 @@ impl RelayHost {
         }
         note!(self.stage.trace(), "relay {}: {swap:?}", self.number);
         self.stage.ledger().weaken(weakness);
+    }
+
+    /// Whatever the last life died of, what it left fits together.
+    async fn look(&self, store: &RedbRelayStore) {
+        if let Ok(report) = store.check().await
+            && let Some(problem) = report.problems.first()
+        {
+            self.stage.ledger().break_promise(format!("the store of relay {} at its start: {problem}", self.number));
+        }
     }
 
     /// What is left in the store that ought to be gone, in words; nothing if all is well.

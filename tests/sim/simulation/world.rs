@@ -136,8 +136,7 @@ impl World {
             tokio::time::sleep(LOOK).await;
         }
         let took = begun.elapsed();
-        let ledger_says = self.stage.ledger().open().first().map(|open| self.stage.ledger().describe(*open));
-        if let Some(open) = ledger_says {
+        if let Some(open) = self.stage.ledger().first_open() {
             return Err(format!("without an outcome for ever: {open}"));
         }
         for (number, relay) in self.relays.iter().enumerate() {
