@@ -4,9 +4,11 @@
 //! broken promise ends the run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use posthouse::id::{MessageId, PeerId};
 use posthouse::protocol::{Outcome, RejectReason};
+use tokio::time::Instant;
 
 use super::net::HostNumber;
 
@@ -31,6 +33,8 @@ struct Letter {
     from: HostNumber,
     to: HostNumber,
     kept: Kept,
+    /// When its lifetime is over.
+    due: Instant,
     id: Option<MessageId>,
     /// The lives in which the application has it, or had it last, and whether it dropped it.
     handed_in: Option<u64>,
@@ -54,6 +58,8 @@ pub(crate) struct Weakness {
     pub(crate) restored: bool,
     /// A relay's store was replaced by an older copy without anybody knowing: what was handed out is forgotten.
     pub(crate) put_back: bool,
+    /// Clocks are set: what expires may do so before its time.
+    pub(crate) clocks_jump: bool,
 }
 
 /// Counts, for a report.
@@ -120,14 +126,16 @@ impl Ledger {
     pub(crate) const fn weaken(&mut self, weakness: Weakness) {
         self.weakness.restored |= weakness.restored;
         self.weakness.put_back |= weakness.put_back;
+        self.weakness.clocks_jump |= weakness.clocks_jump;
     }
 
     /// An application sends a message, whose number is given back. `send` has not returned yet.
-    pub(crate) fn sends(&mut self, from: HostNumber, to: HostNumber) -> Number {
+    pub(crate) fn sends(&mut self, from: HostNumber, to: HostNumber, ttl: Duration) -> Number {
         self.letters.push(Letter {
             from,
             to,
             kept: Kept::Unsure,
+            due: Instant::now() + ttl,
             id: None,
             handed_in: None,
             dropped: false,
@@ -273,7 +281,10 @@ impl Ledger {
             _ => None,
         };
         let certain = !letter.blurred && !weakness.put_back;
+        let timely = letter.blurred || weakness.put_back || weakness.clocks_jump;
+        let early = !timely && Instant::now() < letter.due;
         let false_word = match &outcome {
+            Outcome::Expired { .. } if early => Some("before its time"),
             Outcome::Delivered if !letter.asked_to_take => Some("and no application took it"),
             Outcome::Delivered if letter.refused => Some("and the application refused it"),
             Outcome::Expired { maybe_taken: false } if certain && letter.handed_in.is_some() => {

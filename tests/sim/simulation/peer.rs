@@ -229,7 +229,8 @@ impl Application {
             // Taken before it is sent: whether one that was cut off is in the outbox, nobody knows.
             self.host.to_send.lock().unwrap().pop_front();
             let (from, to) = (self.host.number, self.stage().peer(next.to));
-            let numbers: Vec<_> = (0..next.count).map(|_| self.stage().ledger().sends(from, next.to)).collect();
+            let numbers: Vec<_> =
+                (0..next.count).map(|_| self.stage().ledger().sends(from, next.to, next.ttl)).collect();
             let draft = |number: &Number| {
                 let mut body = vec![b'.'; next.bytes];
                 body[..8].copy_from_slice(&number.to_be_bytes());

@@ -223,6 +223,8 @@ impl Plan {
             82..88 if profile.clocks_jump => {
                 let host = self.any_host(chance);
                 let by = chance.between(0, 1_200_000) as i64 - 600_000;
+                // A relay that is restored and whose clock was set back hands out what it told as expired: a limit.
+                let by = if profile.loses_stores && host < FIRST_PEER { by.abs() } else { by };
                 self.faults.push((at, Fault::Jump(host, by)));
             }
             88..100 => self.add_swap(chance, profile, at),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::forger;
+use super::ledger::Weakness;
 use super::life::Strike;
 use super::net::{HostNumber, Weather};
 use super::peer::PeerHost;
@@ -56,6 +57,9 @@ impl World {
         for (at, fault) in plan.faults.iter().filter(|(at, _)| *at < plan.heals) {
             self.until(*at).await?;
             note!(self.stage.trace(), "{fault:?}");
+            if matches!(fault, Fault::Jump(..)) {
+                self.stage.ledger().weaken(Weakness { clocks_jump: true, ..Weakness::default() });
+            }
             self.strike(fault);
         }
         self.until(plan.heals).await?;
