@@ -92,6 +92,9 @@ fn every_message_gets_one_true_outcome_whatever_breaks() {
                         return;
                     }
                     let ended = run(seed, Watch::default());
+                    if ended.counts.superseded > 0 {
+                        println!("seed {seed}: a client was superseded by itself");
+                    }
                     let mut total = total.lock().unwrap();
                     total.seeds += 1;
                     total.simulated += ended.simulated;

@@ -303,7 +303,10 @@ impl Application {
         let thinks = chance.time(0, plan.thinks_ms);
         let (drops, refuses) = (chance.percent(plan.drops), chance.percent(plan.refuses));
         async move {
-            let Some(letter) = known else { return };
+            let Some(letter) = known else {
+                // Dropped at once it would come again at once, and time would stand still.
+                return tokio::time::sleep(PAUSE).await;
+            };
             tokio::time::sleep(thinks).await;
             let answered = if drops {
                 self.stage().ledger().drops(letter);
