@@ -16,8 +16,9 @@ use crate::delivery::{Effect, Entry, Offer, Outbox, OutboxOptions, Request, Rest
 use crate::id::{LaneId, MessageId, Pair, PeerId, RelayId};
 use crate::identity::Identity;
 use crate::link::{Link, Stream, unexpected};
+use crate::mutant::Mutant;
 use crate::protocol::limit::{DEFAULT_TTL, MAX_BODY_BYTES, MAX_TTL, MIN_TTL};
-use crate::protocol::{Envelope, Frame, Header, MsgR};
+use crate::protocol::{Envelope, Frame, Header, MsgR, Outcome};
 use crate::random::{Pool, SharedEntropy};
 use crate::store::redb::client::{Change, KeptOutcome, Letter, Recovered};
 use crate::store::{Reply, StoreError};
@@ -295,7 +296,11 @@ impl Sending {
                     self.forget(key);
                     self.resolving += 1;
                     let outcome = KeptOutcome { id, lane, n, verdict };
-                    commits.change(Change::Resolve(key, outcome.clone()));
+                    if !(Mutant::GivingUpNotDurable.is_planted()
+                        && matches!(outcome.verdict.outcome, Outcome::Expired { .. }))
+                    {
+                        commits.change(Change::Resolve(key, outcome.clone()));
+                    }
                     commits.after(After::Resolved { key, receipt, outcome });
                 }
                 Effect::Silent => silent = true,

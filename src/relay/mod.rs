@@ -13,6 +13,7 @@
 
 mod accept;
 mod complaints;
+mod ending;
 mod gate;
 mod notify;
 mod observer;
@@ -31,7 +32,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::address::{HostPort, RelayAddress};
@@ -44,6 +44,7 @@ use crate::store::{RelayStore, StoreError};
 use crate::time::{SharedClock, SystemClock};
 use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
 use complaints::Complaints;
+use ending::{End, Ending};
 pub use observer::{LinkReport, Observer};
 pub use policy::{Admission, Policy};
 use registry::Registry;
@@ -103,6 +104,8 @@ pub struct RelayOptions {
     pub identity: Identity,
     /// Where it listens.
     pub socket: Socket,
+    /// Where its own connections, to other relays, come from; [`Socket::anywhere`] unless there is a reason.
+    pub outgoing: Socket,
     /// Where it keeps things.
     pub store: Arc<dyn RelayStore>,
     /// Its clock.
@@ -122,6 +125,7 @@ impl RelayOptions {
         Self {
             identity,
             socket: Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into()),
+            outgoing: Socket::anywhere(),
             store,
             clock: SystemClock::shared(),
             entropy: SystemEntropy::shared(),
@@ -152,15 +156,7 @@ pub(crate) struct Node {
     /// Messages that other relays should not have sent.
     misrouted: Complaints,
     epochs: AtomicU64,
-    /// Why everything ends, once it does.
-    ending: watch::Sender<Option<Ending>>,
-}
-
-/// Why a relay ends.
-#[derive(Debug, Clone)]
-enum Ending {
-    Asked,
-    Broken(StoreError),
+    end: End,
 }
 
 impl Relay {
@@ -169,11 +165,10 @@ impl Relay {
     /// # Errors
     /// [`BindError`] if it cannot listen: a local matter.
     pub fn start(options: RelayOptions) -> Result<Self, BindError> {
-        let RelayOptions { identity, socket, store, clock, entropy, limits, determinism } = options;
+        let RelayOptions { identity, socket, outgoing, store, clock, entropy, limits, determinism } = options;
         let endpoint = RelayEndpoint::bind(socket, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let local = endpoint.local_addr()?;
-        let anywhere = Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into());
-        let outgoing = ClientEndpoint::bind(anywhere, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
+        let outgoing = ClientEndpoint::bind(outgoing, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let id = identity.relay_id();
         let registry = Arc::new(Registry::new(limits.outcome_ranges));
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
@@ -202,7 +197,7 @@ impl Relay {
                 clock,
                 limits,
                 epochs: AtomicU64::new(1),
-                ending: watch::Sender::new(None),
+                end: End::default(),
             }
         });
         let mut tasks = JoinSet::new();
@@ -251,12 +246,11 @@ impl Relay {
     /// # Cancel safety
     /// Safe.
     pub async fn failed(&self) -> StoreError {
-        let mut ending = self.node.ending.subscribe();
-        let broken = ending.wait_for(|ending| matches!(ending, Some(Ending::Broken(_)))).await;
-        match broken.ok().and_then(|ending| ending.clone()) {
-            Some(Ending::Broken(error)) => error,
-            _ => StoreError::Closed,
-        }
+        let broken = |ending: &Ending| match ending {
+            Ending::Broken(error) => Some(error.clone()),
+            Ending::Asked => None,
+        };
+        self.node.end.wait_for(broken).await
     }
 
     /// Stops politely: refuses new connections, tells every client, finishes what is begun.
@@ -264,7 +258,7 @@ impl Relay {
     /// # Cancel safety
     /// Dropped halfway, the rest is stopped as by a crash: nothing that was promised is lost.
     pub async fn shutdown(mut self) {
-        self.node.end(Ending::Asked);
+        self.node.end.set(Ending::Asked);
         while self.tasks.join_next().await.is_some() {}
         self.node.endpoint.close(CloseCode::GoingAway, "the relay stops");
         self.node.endpoint.wait_idle().await;
@@ -277,30 +271,17 @@ impl Node {
         self.epochs.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn end(&self, ending: Ending) {
-        self.ending.send_if_modified(|now| {
-            // A broken store is the worse news.
-            let news = matches!((&*now, &ending), (None, _) | (Some(Ending::Asked), Ending::Broken(_)));
-            if news {
-                *now = Some(ending.clone());
-            }
-            news
-        });
-    }
-
     /// The store failed at something: if it is for good, the relay ends.
     fn store_failed(&self, error: &StoreError) {
         if matches!(error, StoreError::Fatal(_) | StoreError::Closed) {
             tracing::error!(%error, "the store cannot be used any more");
-            self.end(Ending::Broken(error.clone()));
+            self.end.set(Ending::Broken(error.clone()));
         }
     }
 
     /// Waits until the relay ends.
     async fn ended(&self) {
-        let mut ending = self.ending.subscribe();
-        // The sender lives in self, so the wait ends with news alone.
-        let _news = ending.wait_for(Option::is_some).await.is_ok();
+        self.end.wait_for(|_| Some(())).await;
     }
 }
 

@@ -10,9 +10,11 @@ use super::session::{End, SEND_BUFFER_BYTES, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
 use crate::id::PeerId;
+use crate::mutant::Mutant;
 use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, CloseCode, Frame, Order, Taken};
 use crate::ranges::Ranges;
+use crate::store::told::Told;
 use crate::store::{Page, Query, Reply, Stored, Watch};
 use crate::time::Alarm;
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
@@ -170,6 +172,12 @@ impl Notify<'_> {
             }
             self.session.hand_out(next.seq);
             self.sender.send(&message(&next, date, 1).into()).await?;
+            if Mutant::OutcomeBeforeTaken.is_planted() {
+                let header = next.envelope.header();
+                let mut told = Told::default();
+                told.add(next.submitter, header.lane_key(), header.n);
+                told.tell_all(&*node.registry);
+            }
             self.window.push(now, next.seq, bytes, next);
         }
         if live.behind && live.reading.is_none() && self.window.room() > 0 {

@@ -70,9 +70,10 @@ impl Registry {
         }
     }
 
-    /// Closes every session.
+    /// Closes every session, in the order of their peers: no other order is the same in each run of a simulation.
     pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
-        for seat in lock(&self.seats).values().flatten() {
+        let seats = lock(&self.seats);
+        for seat in seats.iter().collect::<BTreeMap<_, _>>().into_values().flatten() {
             seat.connection.close(code, reason);
         }
     }

@@ -6,6 +6,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::session::{End, Session, message, unexpected};
 use super::settle::{Settling, settle};
+use crate::mutant::Mutant;
 use crate::protocol::limit::{MAX_PAGE_BYTES, MAX_PAGE_MESSAGES};
 use crate::protocol::{Frame, FrameType, Order, PageA, PageR, StatusA, StatusR, StreamKind};
 use crate::store::Query;
@@ -134,7 +135,8 @@ async fn page(session: &Session, ask: PageR, settling: &mut Pending) -> Result<P
         session.live.send_if_modified(|live| {
             let begins = live.is_none();
             if begins {
-                *live = Some(page.cursor.unwrap_or(0));
+                let skipped = u64::from(Mutant::PageSkipsAtHandOver.is_planted());
+                *live = Some(page.cursor.unwrap_or(0) + skipped);
             }
             begins
         });

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use redb::{ReadTransaction, WriteTransaction};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -42,6 +43,9 @@ pub enum WriterMode {
     /// On the call that submits, with a transaction for each request, and reads on the call that asks: the
     /// same every time, for simulation.
     Inline,
+    /// On a task of the runtime, which gathers requests for so long before each transaction; reads on the call
+    /// that asks. A slow disk, and the same every time, for simulation.
+    Task(Duration),
 }
 
 /// How much a request weighs in a transaction and in the queue.
@@ -120,9 +124,11 @@ struct Shared<E: Engine> {
     mode: WriterMode,
     engine: Mutex<E>,
     queue: Mutex<Queue<E>>,
+    /// Told whenever the queue has something for the writer: its thread, or its task.
     filled: Condvar,
     /// The queue has no room. A copy, for those who only want to know.
     crowded: AtomicBool,
+    called: Notify,
     /// Told whenever the queue has become shorter, and at the end.
     room: Notify,
     reads: Semaphore,
@@ -149,6 +155,9 @@ impl<E: Engine> Writer<E> {
     ///
     /// # Errors
     /// If the operating system gives no thread.
+    ///
+    /// # Panics
+    /// In [`WriterMode::Task`] outside a tokio runtime.
     pub fn start(file: StoreFile, engine: E, mode: WriterMode, name: &str) -> std::io::Result<Self> {
         let queue = Queue { jobs: VecDeque::new(), ops: 0, bytes: 0, closing: false, done: false };
         let shared = Arc::new(Shared {
@@ -158,12 +167,17 @@ impl<E: Engine> Writer<E> {
             queue: Mutex::new(queue),
             filled: Condvar::new(),
             crowded: AtomicBool::new(false),
+            called: Notify::new(),
             room: Notify::new(),
             reads: Semaphore::new(READS),
         });
-        if mode == WriterMode::Thread {
-            let shared = shared.clone();
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || shared.run())?;
+        let writing = shared.clone();
+        match mode {
+            WriterMode::Thread => {
+                drop(std::thread::Builder::new().name(name.to_owned()).spawn(move || writing.run())?);
+            }
+            WriterMode::Task(pause) => drop(tokio::spawn(async move { writing.run_slowly(pause).await })),
+            WriterMode::Inline => {}
         }
         Ok(Self { shared })
     }
@@ -180,7 +194,7 @@ impl<E: Engine> Writer<E> {
         let (reply, answer) = oneshot::channel();
         let job = Job { request, reply, weight };
         match self.shared.mode {
-            WriterMode::Thread => self.shared.enqueue(job),
+            WriterMode::Thread | WriterMode::Task(_) => self.shared.enqueue(job),
             WriterMode::Inline if lock(&self.shared.queue).closing => job.answer(Err(StoreError::Closed)),
             WriterMode::Inline => self.shared.carry_out(vec![job]),
         }
@@ -216,7 +230,7 @@ impl<E: Engine> Writer<E> {
         F: FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
     {
         let shared = self.shared.clone();
-        if shared.mode == WriterMode::Inline {
+        if shared.mode != WriterMode::Thread {
             let answer = shared.file.read(look);
             return Box::pin(async move { answer });
         }
@@ -254,6 +268,10 @@ impl<E: Engine> Drop for Writer<E> {
 impl<E: Engine> Queue<E> {
     fn has_room(&self) -> bool {
         self.closing || (self.bytes < QUEUE_BYTES && self.ops < QUEUE_OPS)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && !self.closing
     }
 
     fn take_group(&mut self) -> Vec<Job<E>> {
@@ -301,7 +319,12 @@ impl<E: Engine> Shared<E> {
         queue.jobs.push_back(job);
         self.crowded.store(!queue.has_room(), Ordering::Relaxed);
         drop(queue);
+        self.call_writer();
+    }
+
+    fn call_writer(&self) {
         self.filled.notify_one();
+        self.called.notify_one();
     }
 
     fn begin_closing(&self) {
@@ -315,7 +338,7 @@ impl<E: Engine> Shared<E> {
             }
         }
         drop(queue);
-        self.filled.notify_one();
+        self.call_writer();
         self.room.notify_waiters();
     }
 
@@ -323,18 +346,38 @@ impl<E: Engine> Shared<E> {
     fn run(self: &Arc<Self>) {
         loop {
             let mut queue = lock(&self.queue);
-            while queue.jobs.is_empty() && !queue.closing {
+            while queue.is_idle() {
                 queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             let group = queue.take_group();
             self.crowded.store(!queue.has_room(), Ordering::Relaxed);
             drop(queue);
             if group.is_empty() {
-                break;
+                return self.finish();
             }
             self.room.notify_waiters();
             self.carry_out(group);
         }
+    }
+
+    /// The writer's task.
+    async fn run_slowly(self: &Arc<Self>, pause: Duration) {
+        loop {
+            while lock(&self.queue).is_idle() {
+                self.called.notified().await;
+            }
+            tokio::time::sleep(pause).await;
+            let group = lock(&self.queue).take_group();
+            if group.is_empty() {
+                return self.finish();
+            }
+            self.room.notify_waiters();
+            self.carry_out(group);
+        }
+    }
+
+    /// The writer has done all that was queued, and there will be no more.
+    fn finish(&self) {
         self.file.close();
         lock(&self.queue).done = true;
         self.room.notify_waiters();
@@ -353,7 +396,7 @@ impl<E: Engine> Shared<E> {
             }
         };
         match self.mode {
-            WriterMode::Inline => read(),
+            WriterMode::Inline | WriterMode::Task(_) => read(),
             WriterMode::Thread => {
                 // A thread of its own: it may take seconds, and the runtime may be gone.
                 let begun = std::thread::Builder::new().name("store-look".to_owned()).spawn(read);

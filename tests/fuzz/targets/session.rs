@@ -144,7 +144,7 @@ fn home() -> &'static Home {
         }));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-        let mut options = OpenOptions::new(Backend::Memory, clock.clone(), entropy.clone());
+        let mut options = OpenOptions::new(Backend::Memory, clock.clone(), entropy);
         options.limits.mailbox_messages = 500;
         options.limits.lanes_per_pair = 50;
         let store = Arc::new(RedbRelayStore::open(options).expect("a store in memory"));
@@ -152,7 +152,7 @@ fn home() -> &'static Home {
         let anywhere: SocketAddr = ([127, 0, 0, 1], 0).into();
         let limits = RelayLimits { connections_per_address: u32::MAX / 32, ..RelayLimits::default() };
         let socket = Socket::Bind(anywhere);
-        let options = RelayOptions { identity: who(0), socket, store, clock, entropy, limits, determinism: None };
+        let options = RelayOptions { socket, clock, limits, ..RelayOptions::new(who(0), store) };
         let relay = Relay::start(options).expect("a relay");
         let at = relay.local_addr();
         let endpoint = |number: u8| {

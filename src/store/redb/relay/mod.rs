@@ -46,6 +46,7 @@ use super::backend::Backend;
 use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
 use super::writer::{Writer, WriterMode};
 use crate::id::{PeerId, StoreId};
+use crate::mutant::Mutant;
 use crate::protocol::{Durability, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
@@ -131,7 +132,7 @@ impl RedbRelayStore {
             watchers: watchers.clone(),
             durability,
             store: file.id(),
-            first_seq: clock.date().0 << SEQ_SHIFT,
+            first_seq: if Mutant::SeqReusedAfterRestore.is_planted() { 0 } else { clock.date().0 << SEQ_SHIFT },
             space: SpaceWatch::new(free_space, clock.clone()),
             failed_until: None,
             fences: Fences::default(),
@@ -140,6 +141,7 @@ impl RedbRelayStore {
             ended: Vec::new(),
             news: Vec::new(),
             scratch: Vec::new(),
+            withheld: Vec::new(),
         };
         let writer = Writer::start(file, engine, writer, "relay-store").map_err(failed)?;
         Ok(Self { writer, watchers, limits, clock, durability, interrupted })
