@@ -22,6 +22,13 @@ pub(super) const GROUP_OPS: usize = 8192;
 /// The same in bytes; one request always goes.
 const GROUP_BYTES: usize = 8 << 20;
 
+/// A group of so many requests shows that many sessions are at work. Then the next one may grow for as long as
+/// more keep coming, look after look: all that is done for a group, here and in every session that is answered, is
+/// done for more messages at a time.
+const BUSY_REQUESTS: usize = 8;
+const LOOKS: usize = 10;
+const LOOK_PAUSE: Duration = Duration::from_micros(200);
+
 /// From here on [`Writer::room`] waits. Who asks it before reading more from the network is slowed down
 /// before memory fills.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -344,12 +351,17 @@ impl<E: Engine> Shared<E> {
 
     /// The writer's thread.
     fn run(self: &Arc<Self>) {
+        let mut busy = false;
         loop {
             let mut queue = lock(&self.queue);
             while queue.is_idle() {
                 queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
+            if busy {
+                queue = self.gather(queue);
+            }
             let group = queue.take_group();
+            busy = group.len() >= BUSY_REQUESTS;
             self.crowded.store(!queue.has_room(), Ordering::Relaxed);
             drop(queue);
             if group.is_empty() {
@@ -358,6 +370,21 @@ impl<E: Engine> Shared<E> {
             self.room.notify_waiters();
             self.carry_out(group);
         }
+    }
+
+    /// Lets the next group grow while requests keep coming.
+    fn gather<'a>(&'a self, mut queue: MutexGuard<'a, Queue<E>>) -> MutexGuard<'a, Queue<E>> {
+        let mut seen = 0;
+        for _ in 0..LOOKS {
+            if queue.closing || queue.ops >= GROUP_OPS || queue.jobs.len() == seen {
+                break;
+            }
+            seen = queue.jobs.len();
+            drop(queue);
+            std::thread::sleep(LOOK_PAUSE);
+            queue = lock(&self.queue);
+        }
+        queue
     }
 
     /// The writer's task.
