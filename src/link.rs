@@ -93,6 +93,7 @@ impl Link {
         let connection = reach::connect(endpoint, relay).await?;
         let greeting = Self::greet(connection.clone(), hello);
         let greeted = tokio::select! {
+            biased;
             greeted = tokio::time::timeout(HELLO_TIMEOUT, greeting) => greeted.unwrap_or(Err(LinkError::Hello)),
             reason = connection.closed() => Err(TransportError::from(reason).into()),
         };

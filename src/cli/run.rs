@@ -81,13 +81,10 @@ async fn serve(mut reload: Reload, json: bool) -> anyhow::Result<()> {
     })?;
     let store = Arc::new(store);
     let relay = Relay::start(RelayOptions {
-        identity,
         socket: Socket::Bind(settings.listen),
-        store: store.clone(),
-        clock,
-        entropy: entropy.clone(),
         limits: settings.relay.clone(),
-        determinism: None,
+        clock,
+        ..RelayOptions::new(identity, store.clone())
     });
     let relay = relay.with_context(|| format!("--listen {}", settings.listen))?;
     let admin = Admin::start(settings.admin, relay.observer(), &*entropy).await;

@@ -218,7 +218,7 @@ impl ClientBuilder {
         let clock = self.clock.unwrap_or_else(SystemClock::shared);
         let entropy = self.entropy.unwrap_or_else(SystemEntropy::shared);
         let (store, mut recovered) = ClientStore::open(self.backend, self.writer, &*entropy)?;
-        let socket = self.socket.unwrap_or_else(|| Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into()));
+        let socket = self.socket.unwrap_or_else(Socket::anywhere);
         let determinism = self.determinism.as_ref();
         let endpoint = ClientEndpoint::bind(socket, &self.identity, &self.limits, &*entropy, determinism)?;
         let endpoint = Arc::new(endpoint);

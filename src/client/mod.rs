@@ -8,7 +8,7 @@
 //! # use std::sync::Arc;
 //! # use posthouse::identity::Identity;
 //! # use posthouse::random::SystemEntropy;
-//! # use posthouse::relay::{Relay, RelayLimits, RelayOptions};
+//! # use posthouse::relay::{Relay, RelayOptions};
 //! # use posthouse::store::redb::{Backend, relay::{OpenOptions, RedbRelayStore}};
 //! # use posthouse::time::SystemClock;
 //! # use posthouse::transport::Socket;
@@ -18,16 +18,9 @@
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-//! # let store = RedbRelayStore::open(OpenOptions::new(Backend::Memory, clock.clone(), entropy.clone()))?;
-//! # let relay = Relay::start(RelayOptions {
-//! #     identity: Identity::generate(&*entropy),
-//! #     socket: Socket::Bind("127.0.0.1:0".parse()?),
-//! #     store: Arc::new(store),
-//! #     clock,
-//! #     entropy: entropy.clone(),
-//! #     limits: RelayLimits::default(),
-//! #     determinism: None,
-//! # })?;
+//! # let store = RedbRelayStore::open(OpenOptions::new(Backend::Memory, clock, entropy.clone()))?;
+//! # let options = RelayOptions::new(Identity::generate(&*entropy), Arc::new(store));
+//! # let relay = Relay::start(RelayOptions { socket: Socket::Bind("127.0.0.1:0".parse()?), ..options })?;
 //! # let home = relay.address(relay.local_addr().into());
 //! // `home` is the relay's address. In memory here; `.directory("data")` for real.
 //! let alice = Client::builder(Identity::generate(&*entropy), home.clone()).start()?;

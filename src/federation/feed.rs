@@ -193,7 +193,7 @@ mod tests {
             clock,
             entropy,
             places: std::sync::RwLock::default(),
-            tell: Box::new(|_| {}),
+            tell: Arc::new(()),
             failed: Box::new(|_| {}),
         }
     }

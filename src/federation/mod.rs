@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use crate::address::RelayAddress;
 use crate::id::RelayId;
 use crate::random::SharedEntropy;
-use crate::store::{LinkState, RelayStore, Settled, StoreError};
+use crate::store::told::Tell;
+use crate::store::{LinkState, RelayStore, StoreError};
 use crate::time::{SharedClock, UnixMillis};
 use crate::transport::ClientEndpoint;
 use link::Link;
@@ -38,7 +39,7 @@ pub struct Context {
     /// Its chance.
     pub entropy: SharedEntropy,
     /// Tells senders what became of their messages.
-    pub tell: Box<dyn Fn(&Settled) + Send + Sync>,
+    pub tell: Arc<dyn Tell>,
     /// The store failed for good.
     pub failed: Box<dyn Fn(&StoreError) + Send + Sync>,
 }

@@ -13,6 +13,7 @@
 
 mod accept;
 mod complaints;
+mod ending;
 mod gate;
 mod limits;
 mod notify;
@@ -34,7 +35,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::address::{HostPort, RelayAddress};
@@ -42,11 +42,12 @@ use crate::federation::{Context, Federation};
 use crate::id::{PeerId, RelayId};
 use crate::identity::Identity;
 use crate::protocol::CloseCode;
-use crate::random::SharedEntropy;
+use crate::random::{SharedEntropy, SystemEntropy};
 use crate::store::{RelayStore, StoreError};
-use crate::time::SharedClock;
+use crate::time::{SharedClock, SystemClock};
 use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket};
 use complaints::Complaints;
+use ending::{End, Ending};
 use limits::InForce;
 pub use limits::RelayLimits;
 pub use observer::{LinkReport, Observer};
@@ -63,6 +64,9 @@ const WAKE_PAUSE: Duration = Duration::from_millis(10);
 /// How long a store that cannot say what waits for other relays is left alone.
 const RESUME_PAUSE: Duration = Duration::from_secs(1);
 
+/// The UDP port that relays listen at.
+pub const DEFAULT_PORT: u16 = 4433;
+
 /// All that a relay is made of. Everything it would otherwise take from its surroundings is in here.
 #[derive(Debug)]
 pub struct RelayOptions {
@@ -70,6 +74,8 @@ pub struct RelayOptions {
     pub identity: Identity,
     /// Where it listens.
     pub socket: Socket,
+    /// Where its own connections, to other relays, come from; [`Socket::anywhere`] unless there is a reason.
+    pub outgoing: Socket,
     /// Where it keeps things.
     pub store: Arc<dyn RelayStore>,
     /// Its clock.
@@ -80,6 +86,23 @@ pub struct RelayOptions {
     pub limits: RelayLimits,
     /// Makes TLS predictable; for simulation alone.
     pub determinism: Option<Determinism>,
+}
+
+impl RelayOptions {
+    /// A relay with this key and this store, at the usual port of all addresses and within the usual limits.
+    #[must_use]
+    pub fn new(identity: Identity, store: Arc<dyn RelayStore>) -> Self {
+        Self {
+            identity,
+            socket: Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into()),
+            outgoing: Socket::anywhere(),
+            store,
+            clock: SystemClock::shared(),
+            entropy: SystemEntropy::shared(),
+            limits: RelayLimits::default(),
+            determinism: None,
+        }
+    }
 }
 
 /// A running relay. Dropping it stops it like a crash would; [`shutdown`](Relay::shutdown) is the polite way.
@@ -99,20 +122,12 @@ pub(crate) struct Node {
     clock: SharedClock,
     entropy: SharedEntropy,
     in_force: InForce,
-    registry: Registry,
+    registry: Arc<Registry>,
     federation: Federation,
     /// Messages that other relays should not have sent.
     misrouted: Complaints,
     epochs: AtomicU64,
-    /// Why everything ends, once it does.
-    ending: watch::Sender<Option<Ending>>,
-}
-
-/// Why a relay ends.
-#[derive(Debug, Clone)]
-enum Ending {
-    Asked,
-    Broken(StoreError),
+    end: End,
 }
 
 impl Relay {
@@ -121,14 +136,14 @@ impl Relay {
     /// # Errors
     /// [`BindError`] if it cannot listen: a local matter.
     pub fn start(options: RelayOptions) -> Result<Self, BindError> {
-        let RelayOptions { identity, socket, store, clock, entropy, limits, determinism } = options;
+        let RelayOptions { identity, socket, outgoing, store, clock, entropy, limits, determinism } = options;
         let endpoint = RelayEndpoint::bind(socket, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let local = endpoint.local_addr()?;
-        let anywhere = Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into());
-        let outgoing = ClientEndpoint::bind(anywhere, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
+        let outgoing = ClientEndpoint::bind(outgoing, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let id = identity.relay_id();
+        let registry = Arc::new(Registry::default());
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
-            let (to_tell, to_end) = (node.clone(), node.clone());
+            let to_end = node.clone();
             let federation = Federation::new(Context {
                 me: id,
                 endpoint: outgoing,
@@ -136,9 +151,7 @@ impl Relay {
                 store: store.clone(),
                 clock: clock.clone(),
                 entropy: entropy.clone(),
-                tell: Box::new(move |settled| {
-                    to_tell.upgrade().and_then(|node| node.registry.tell(settled));
-                }),
+                tell: registry.clone(),
                 failed: Box::new(move |error| {
                     if let Some(node) = to_end.upgrade() {
                         node.store_failed(error);
@@ -149,14 +162,14 @@ impl Relay {
                 id,
                 endpoint,
                 store,
-                registry: Registry::default(),
+                registry,
                 federation,
                 misrouted: Complaints::new(clock.clone()),
                 in_force: InForce::new(limits, &clock),
                 clock,
                 entropy,
                 epochs: AtomicU64::new(1),
-                ending: watch::Sender::new(None),
+                end: End::default(),
             }
         });
         let mut tasks = JoinSet::new();
@@ -220,12 +233,11 @@ impl Relay {
     /// # Cancel safety
     /// Safe.
     pub async fn failed(&self) -> StoreError {
-        let mut ending = self.node.ending.subscribe();
-        let broken = ending.wait_for(|ending| matches!(ending, Some(Ending::Broken(_)))).await;
-        match broken.ok().and_then(|ending| ending.clone()) {
-            Some(Ending::Broken(error)) => error,
-            _ => StoreError::Closed,
-        }
+        let broken = |ending: &Ending| match ending {
+            Ending::Broken(error) => Some(error.clone()),
+            Ending::Asked => None,
+        };
+        self.node.end.wait_for(broken).await
     }
 
     /// Stops politely: refuses new connections, tells every client, finishes what is begun.
@@ -233,7 +245,7 @@ impl Relay {
     /// # Cancel safety
     /// Dropped halfway, the rest is stopped as by a crash: nothing that was promised is lost.
     pub async fn shutdown(mut self) {
-        self.node.end(Ending::Asked);
+        self.node.end.set(Ending::Asked);
         while self.tasks.join_next().await.is_some() {}
         self.node.endpoint.close(CloseCode::GoingAway, "the relay stops");
         self.node.endpoint.wait_idle().await;
@@ -246,30 +258,17 @@ impl Node {
         self.epochs.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn end(&self, ending: Ending) {
-        self.ending.send_if_modified(|now| {
-            // A broken store is the worse news.
-            let news = matches!((&*now, &ending), (None, _) | (Some(Ending::Asked), Ending::Broken(_)));
-            if news {
-                *now = Some(ending.clone());
-            }
-            news
-        });
-    }
-
     /// The store failed at something: if it is for good, the relay ends.
     fn store_failed(&self, error: &StoreError) {
         if matches!(error, StoreError::Fatal(_) | StoreError::Closed) {
             tracing::error!(%error, "the store cannot be used any more");
-            self.end(Ending::Broken(error.clone()));
+            self.end.set(Ending::Broken(error.clone()));
         }
     }
 
     /// Waits until the relay ends.
     async fn ended(&self) {
-        let mut ending = self.ending.subscribe();
-        // The sender lives in self, so the wait ends with news alone.
-        let _news = ending.wait_for(Option::is_some).await.is_ok();
+        self.end.wait_for(|_| Some(())).await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Node;
 use crate::id::PeerId;
 use crate::protocol::CloseCode;
+use crate::store::told::Tell as _;
 use crate::store::{Done, Fence, Invitation, Op, PeerPage, Standing, StoreError, invitation_key};
 use crate::time::UnixMillis;
 

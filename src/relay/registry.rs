@@ -10,6 +10,7 @@ use crate::id::{LaneKey, PeerId, RelayId};
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{AckN, CloseCode, Exception, RANGE_BYTES};
 use crate::ranges::Ranges;
+use crate::store::told::Tell;
 use crate::store::{Fence, Settled};
 use crate::transport::Connection;
 
@@ -72,9 +73,33 @@ impl Registry {
         }
     }
 
-    /// Queues outcomes for whoever submitted those messages. The epoch of the session that will be told, if
-    /// one is there: the others learn it by R:WHERE.
-    pub(super) fn tell(&self, settled: &Settled) -> Option<u64> {
+    /// Closes the sessions of these peers. Nothing more reaches them once this returns.
+    pub(super) fn close_peers(&self, which: impl Fn(&PeerId) -> bool, code: CloseCode, reason: &str) {
+        self.close(|seat| !seat.is_relay && which(&seat.fence.peer), code, reason);
+    }
+
+    /// Closes the sessions of relays that are not admitted any more.
+    pub(super) fn close_relays(&self, which: impl Fn(&RelayId) -> bool) {
+        let which = |seat: &Seat| seat.is_relay && which(&RelayId::from_bytes(*seat.fence.peer.as_bytes()));
+        self.close(which, CloseCode::NotAllowed, "this relay takes no messages from that relay");
+    }
+
+    /// Closes every session.
+    pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
+        self.close(|_| true, code, reason);
+    }
+
+    /// In the order of their peers: no other order is the same in each run of a simulation.
+    fn close(&self, which: impl Fn(&Seat) -> bool, code: CloseCode, reason: &str) {
+        let seats = lock(&self.seats);
+        for seat in seats.iter().collect::<BTreeMap<_, _>>().into_values().flatten().filter(|seat| which(seat)) {
+            seat.connection.close(code, reason);
+        }
+    }
+}
+
+impl Tell for Registry {
+    fn tell(&self, settled: &Settled) -> Option<u64> {
         let seats = lock(&self.seats);
         let devices = seats.get(&settled.submitter)?;
         for seat in devices {
@@ -85,34 +110,8 @@ impl Registry {
         devices.iter().map(|seat| seat.fence.epoch).max()
     }
 
-    /// The newest session of this peer, if it has one.
-    pub(super) fn epoch(&self, peer: PeerId) -> Option<u64> {
-        lock(&self.seats).get(&peer)?.iter().map(|seat| seat.fence.epoch).max()
-    }
-
-    /// Closes the sessions of these peers. Nothing more reaches them once this returns.
-    pub(super) fn close_peers(&self, which: impl Fn(&PeerId) -> bool, code: CloseCode, reason: &str) {
-        let seats = lock(&self.seats);
-        for seat in seats.values().flatten().filter(|seat| !seat.is_relay && which(&seat.fence.peer)) {
-            seat.connection.close(code, reason);
-        }
-    }
-
-    /// Closes the sessions of relays that are not admitted any more.
-    pub(super) fn close_relays(&self, which: impl Fn(&RelayId) -> bool) {
-        let seats = lock(&self.seats);
-        for seat in seats.values().flatten().filter(|seat| seat.is_relay) {
-            if which(&RelayId::from_bytes(*seat.fence.peer.as_bytes())) {
-                seat.connection.close(CloseCode::NotAllowed, "this relay takes no messages from that relay");
-            }
-        }
-    }
-
-    /// Closes every session.
-    pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
-        for seat in lock(&self.seats).values().flatten() {
-            seat.connection.close(code, reason);
-        }
+    fn session(&self, submitter: PeerId) -> Option<u64> {
+        lock(&self.seats).get(&submitter)?.iter().map(|seat| seat.fence.epoch).max()
     }
 }
 

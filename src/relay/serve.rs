@@ -180,6 +180,7 @@ async fn stream(
     sender.send(&answer.into()).await?;
     let (notify_sender, notify_receiver) = session.connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await?;
     tokio::select! {
+        biased;
         end = submit::run(session, sender, receiver) => end,
         end = notify::run(session, notify_sender, notify_receiver) => end,
         end = sync::run(session) => end,

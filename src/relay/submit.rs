@@ -76,7 +76,7 @@ async fn read(
     loop {
         // A place first: what is not taken up here is held back by flow control.
         let Ok(place) = batches.reserve().await else { return std::future::pending().await };
-        session.node.store.ready().await;
+        session.room().await;
         let Some(first) = receiver.next().await? else {
             return Err(End::Close(CloseCode::Done, "the client finished"));
         };

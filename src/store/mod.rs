@@ -56,6 +56,11 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the batch.
     fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>>;
 
+    /// Whether the store's queue has room, so that [`ready`](Self::ready) would not wait.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Waits until the store's queue has room. A session that awaits this before it reads more from its peer
     /// makes the peer wait; one that does not may find its messages answered `Unavailable` under load.
     ///
@@ -302,6 +307,17 @@ pub enum Done {
     Lanes(Vec<LaneState>),
 }
 
+impl Done {
+    /// The outcomes that are to be told, if it is such an answer.
+    #[must_use]
+    pub fn settled(&self) -> Option<&[Settled]> {
+        match self {
+            Self::Settled(settled) => Some(settled),
+            _ => None,
+        }
+    }
+}
+
 /// Outcomes of one lane, for its submitter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
@@ -457,6 +473,7 @@ mod access;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod redb;
+pub mod told;
 mod watch;
 pub use access::{
     Access, Denied, Entry, Invitation, MAX_INVITATIONS, MailboxState, Mailboxes, PeerPage, PeerState, Standing,

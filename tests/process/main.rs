@@ -14,6 +14,7 @@ mod access;
 mod backup;
 mod bench;
 mod drain;
+mod examples;
 mod federation;
 #[cfg(target_os = "linux")]
 mod many_relays;

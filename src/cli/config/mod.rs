@@ -19,11 +19,8 @@ use clap::Args;
 
 use super::CliError;
 use crate::address::HostPort;
-use crate::relay::RelayLimits;
+use crate::relay::{DEFAULT_PORT, RelayLimits};
 use crate::store::StoreLimits;
-
-/// The UDP port that relays listen at.
-const DEFAULT_PORT: u16 = 4433;
 
 /// The name of the relay's store in its directory.
 const STORE_FILE: &str = "relay.redb";

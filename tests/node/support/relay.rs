@@ -118,6 +118,7 @@ impl TestRelay {
             let options = RelayOptions {
                 identity: self.identity(),
                 socket: Socket::Bind(self.at),
+                outgoing: Socket::anywhere(),
                 store: if self.hesitates { Arc::new(Hesitant::new(store.clone())) } else { store.clone() },
                 clock: clock.clone(),
                 entropy: entropy.clone(),

@@ -15,12 +15,13 @@ use super::expire::expire;
 use super::fences::Fences;
 use super::policy;
 use super::read::mailbox_status;
-use super::schema::{DateRow, MailboxRow};
+use super::schema::{DateRow, LaneAt, LaneEntry, MailboxRow};
 use super::settle::{Damage, resolve, settle};
 use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
 use crate::id::{LaneKey, PeerId};
+use crate::mutant::Mutant;
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{Durability, LaneState};
 use crate::store::{Done, Expired, Fence, Op, StoreError, StoreLimits, Stored, Watchers};
@@ -65,6 +66,8 @@ pub(super) struct RelayEngine {
     pub(super) ended: Vec<((PeerId, u64), u64)>,
     pub(super) news: Vec<(PeerId, Arc<Stored>)>,
     pub(super) scratch: Vec<u8>,
+    /// Rows that a deliberate defect withholds from the commit they belong to.
+    pub(super) withheld: Vec<(LaneAt, LaneEntry)>,
 }
 
 impl Engine for RelayEngine {
@@ -75,7 +78,11 @@ impl Engine for RelayEngine {
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Work<'t>, Fault> {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.space.measure(limits.min_free_bytes);
-        Work::open(transaction, limits, self.clock.date())
+        let mut work = Work::open(transaction, limits, self.clock.date())?;
+        for (at, entry) in self.withheld.drain(..) {
+            work.lanes.put(at, entry);
+        }
+        Ok(work)
     }
 
     fn apply(&mut self, work: &mut Work<'_>, request: &Request) -> Result<Reported, Fault> {
@@ -92,6 +99,9 @@ impl Engine for RelayEngine {
     }
 
     fn finish(&mut self, mut work: Work<'_>) -> Result<bool, Fault> {
+        if Mutant::RowInAnotherCommit.is_planted() {
+            self.withheld = work.lanes.withhold();
+        }
         let changed = work.flush()?;
         self.began = std::mem::take(&mut work.fences);
         self.ended = std::mem::take(&mut work.ended);

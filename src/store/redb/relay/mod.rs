@@ -43,6 +43,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub use self::backup::{backup_file, check_file, restore_file, verify_backup};
 pub use self::backup_file::{BackupError, Progress};
 pub use self::check::CheckReport;
+#[cfg(fuzzing)]
+pub use self::schema::read_any_row;
 pub use self::space::{DiskRoom, FreeSpace};
 
 use self::engine::{RelayEngine, Reported, Request, take_interrupted};
@@ -53,6 +55,7 @@ use super::backend::Backend;
 use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
 use super::writer::{Writer, WriterMode};
 use crate::id::{PeerId, StoreId};
+use crate::mutant::Mutant;
 use crate::protocol::{Durability, Policy, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
@@ -139,7 +142,7 @@ impl RedbRelayStore {
             watchers: watchers.clone(),
             durability,
             store: file.id(),
-            first_seq: clock.date().0 << SEQ_SHIFT,
+            first_seq: if Mutant::SeqReusedAfterRestore.is_planted() { 0 } else { clock.date().0 << SEQ_SHIFT },
             space: SpaceWatch::new(free_space, clock.clone()),
             failed_until: None,
             fences: Fences::default(),
@@ -148,6 +151,7 @@ impl RedbRelayStore {
             ended: Vec::new(),
             news: Vec::new(),
             scratch: Vec::new(),
+            withheld: Vec::new(),
         };
         let writer = Writer::start(file, engine, writer, "relay-store").map_err(failed)?;
         Ok(Self { writer, watchers, limits, clock, durability, interrupted })
@@ -194,6 +198,10 @@ impl RelayStore for RedbRelayStore {
                 Reported::Expired(_) => mixed_up(),
             }
         })
+    }
+
+    fn has_room(&self) -> bool {
+        self.writer.has_room()
     }
 
     fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
