@@ -164,6 +164,7 @@ pub(crate) fn hello(role: Role) -> HelloR {
         credit_messages: 0,
         credit_bytes: limit::DEFAULT_CREDIT_BYTES,
         ack_timeout_ms: crate::time::millis(limit::DEFAULT_ACK_TIMEOUT),
+        invitation: None,
         agent: Some(clip_text(AGENT)),
     }
 }

@@ -48,6 +48,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("axum::", &["src/admin/"]),
     ("clap::", &["src/cli/"]),
     ("ureq::", &["src/cli/"]),
+    ("governor::", &["src/relay/rate.rs"]),
 ];
 
 /// Lines after which a file has more than one charge.

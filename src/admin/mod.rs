@@ -4,6 +4,8 @@
 //! it does, to who has the token. A browser is refused: whatever page it shows may be anybody's.
 
 mod access;
+mod backup;
+mod peers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +36,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens, and answers `GET /healthz` with 200 for as long as the process lives, and `GET /relays`.
+    /// Listens, and answers `GET /healthz` with 200 for as long as the process lives, `GET /relays`,
+    /// `GET /backup`, and what [`Operator`](crate::relay::Operator) does.
     ///
     /// # Errors
     /// What the system says if the address cannot be had.
@@ -46,7 +49,9 @@ impl Admin {
         let access = Arc::new(Access::new(listener.local_addr()?, entropy));
         let guarded = Router::new()
             .route("/relays", get(relays))
-            .with_state(observer)
+            .route("/backup", get(backup::backup))
+            .with_state(observer.clone())
+            .merge(peers::routes(observer.operator()))
             .layer(from_fn_with_state(access.clone(), with_token));
         let router = Router::new().route("/healthz", get(async || "ok\n")).merge(guarded).layer(from_fn(no_browser));
         let server = tokio::spawn(async move {

@@ -2,11 +2,15 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. Errors go to standard error and say what to do.
 
+mod ask;
+mod backup;
 mod bench;
 mod config;
 mod identity;
 mod output;
+mod peers;
 mod relays;
+mod reload;
 mod run;
 mod shell;
 
@@ -39,6 +43,16 @@ enum Command {
     Identity(identity::Args),
     /// Show how the links of a running relay to other relays stand.
     Relays(relays::Args),
+    /// Copy the store of a relay, which may run.
+    Backup(backup::Backup),
+    /// Make a store of a backup, for a relay that does not run.
+    Restore(backup::Restore),
+    /// Read the whole store of a relay that does not run, and say whether it is sound.
+    Check(backup::Check),
+    /// Show the peers of a running relay, let them in or keep them out.
+    Peers(peers::Args),
+    /// Make an invitation to a running relay.
+    Invite(peers::Invite),
     /// Measure a relay: its own one, or one that is named.
     Bench(bench::Args),
     /// Print completions for a shell.
@@ -67,6 +81,11 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::show::run(args),
         Command::Identity(args) => identity::run(args),
         Command::Relays(args) => relays::run(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::restore(args),
+        Command::Check(args) => backup::check(args),
+        Command::Peers(args) => peers::run(args),
+        Command::Invite(args) => peers::invite(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

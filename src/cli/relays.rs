@@ -1,27 +1,19 @@
 //! `posthouse relays`: how the links of a running relay to others stand.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::Context;
 use clap::Args as ClapArgs;
 use serde::Deserialize;
 
-use super::config::{Place, Settings};
+use super::ask::{Whose, ask};
 use super::{CliError, output};
-use crate::admin::Access;
 use crate::time::{SystemClock, UnixMillis};
-
-/// How long a running relay has to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    place: Place,
-    /// Directory of the running relay's store [default: ./data]
-    #[arg(long, value_name = "DIR", env = "POSTHOUSE_DATA")]
-    data: Option<PathBuf>,
+    whose: Whose,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -45,8 +37,7 @@ struct Link {
 
 /// Asks the relay that runs on this data directory.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
-    let settings = Settings::load(&args.place, args.data.as_deref(), None)?;
-    let text = ask(&settings.data, "relays")?;
+    let text = ask(&args.whose.settings()?.data, "relays")?;
     if args.json {
         return Ok(output::line(&text).context("standard output")?);
     }
@@ -60,26 +51,6 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         output::line(&words(link, now)).context("standard output")?;
     }
     Ok(())
-}
-
-/// What the relay on this data directory answers to a question.
-fn ask(data: &Path, what: &str) -> anyhow::Result<String> {
-    let access = Access::read(data).with_context(|| {
-        format!(
-            "no relay was started on {} yet, or it is another user's: name its directory with --data",
-            data.display()
-        )
-    })?;
-    let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().new_agent();
-    let asked = agent
-        .get(format!("http://{}/{what}", access.address))
-        .header("authorization", format!("Bearer {}", access.token))
-        .call();
-    match asked {
-        Ok(mut answer) => Ok(answer.body_mut().read_to_string().context("the relay's answer")?),
-        Err(ureq::Error::StatusCode(code)) => bail!("the relay at {} answers with {code}", access.address),
-        Err(error) => Err(anyhow!(error)).with_context(|| format!("no relay runs on {} now", data.display())),
-    }
 }
 
 fn words(link: &Link, now: UnixMillis) -> String {

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::config::{Place, Settings};
+use super::reload::Reload;
 use super::{CliError, identity, output};
 use crate::admin::Admin;
 use crate::random::SystemEntropy;
@@ -20,9 +21,6 @@ use crate::store::redb::Backend;
 use crate::store::redb::relay::{FreeSpace, OpenOptions, RedbRelayStore};
 use crate::time::SystemClock;
 use crate::transport::Socket;
-
-/// The name of the relay's store in its directory.
-const STORE_FILE: &str = "relay.redb";
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -44,25 +42,38 @@ pub(super) struct Args {
 
 /// Runs a relay until SIGTERM, Ctrl-C, or a failure that only a new start can mend.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
-    let settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
-    let log = args.log.as_ref().unwrap_or(&settings.log);
-    let filter = EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.map_err(CliError::Usage)?)
+    let json = args.json;
+    let read = move || {
+        let mut settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
+        settings.log = args.log.clone().unwrap_or(settings.log);
+        Ok(settings)
+    };
+    let now = read()?;
+    let log = tracing_subscriber::fmt()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
-        .init();
+        .with_env_filter(filter(&now.log).map_err(CliError::Usage)?)
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    let reload = Reload { now, read: Box::new(read), set_log: Box::new(move |filter| Ok(handle.reload(filter)?)) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    Ok(runtime.block_on(serve(&settings, args.json))?)
+    Ok(runtime.block_on(serve(reload, json))?)
 }
 
-async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
+/// What to log.
+pub(super) fn filter(log: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"))
+}
+
+async fn serve(mut reload: Reload, json: bool) -> anyhow::Result<()> {
+    let settings = &reload.now;
     let identity = identity::load(settings)?;
     let data = &settings.data;
     std::fs::create_dir_all(data)
         .with_context(|| format!("the data directory {} cannot be made: name another with --data", data.display()))?;
     let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-    let store_file = data.join(STORE_FILE);
+    let store_file = settings.store_file();
     let store = RedbRelayStore::open(OpenOptions {
         free_space: FreeSpace::File(store_file.clone()),
         limits: settings.store.clone(),
@@ -81,10 +92,14 @@ async fn serve(settings: &Settings, json: bool) -> anyhow::Result<()> {
     admin.access().write(data).with_context(|| format!("the file for commands in {}", data.display()))?;
     announce(settings, &relay, &admin, json)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        error = relay.failed() => Some(error),
+    let mut hangup = signal(SignalKind::hangup())?;
+    let failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hangup.recv() => reload.run(&relay, &store),
+            error = relay.failed() => break Some(error),
+        }
     };
     relay.shutdown().await;
     match failed {

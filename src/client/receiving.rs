@@ -8,20 +8,19 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Stop;
 use super::acks::Acks;
 use super::commits::{After, Commits};
 use super::forgery::Forgeries;
 use super::message::{Answer, Answered, Incoming};
 use super::reading::{Page, PageOptions, Reading, ReadingOptions};
-use super::sync::{Sync, Turned};
+use super::sync::{Question, Sync, Turned};
 use crate::delivery::{Inbox, Judgement};
 use crate::id::{LaneId, PeerId, RelayId, StoreId};
 use crate::identity;
 use crate::link::{self, Link, Stream, unexpected};
 use crate::mutant::Mutant;
 use crate::protocol::limit::MAX_TTL;
-use crate::protocol::{Envelope, Frame, FrameType, HelloR, MsgN, Order, PushMode, Refusal, Role, Status, WireError};
+use crate::protocol::{Envelope, Frame, FrameType, HelloR, MsgN, Order, PushMode, Refusal, Role, WireError};
 use crate::store::redb::client::Change;
 use crate::time::{Moment, SharedClock, millis};
 use crate::transport::{FrameSender, TransportError};
@@ -175,11 +174,11 @@ impl Receiving {
         self.sync.stop();
     }
 
-    /// Wants to know what waits.
-    pub(super) fn ask_status(&mut self, sender: Option<PeerId>, reply: oneshot::Sender<Result<Status, Stop>>) {
+    /// The application asks the relay.
+    pub(super) fn ask(&mut self, question: Question) {
         // Without a session to come it would never be answered.
         if self.to_application.is_some() {
-            self.sync.ask_status(sender, reply);
+            self.sync.ask(question);
         }
     }
 
@@ -218,6 +217,7 @@ impl Receiving {
                 }
             }
             (Stream::Sync, Frame::StatusA(answer)) => self.sync.status(answer)?,
+            (Stream::Sync, Frame::PolicyA(answer)) => self.sync.policy(answer)?,
             // What the relay says of itself; its closing says the same.
             (Stream::Notify, Frame::GoawayN(_)) | (_, Frame::NopN(_)) => {}
             (_, other) => return Err(unexpected(other.frame_type(), "on this stream").into()),

@@ -192,7 +192,7 @@ mod tests {
             store: Arc::new(RedbRelayStore::open(store).unwrap()),
             clock,
             entropy,
-            places: BTreeMap::new(),
+            places: std::sync::RwLock::default(),
             tell: Arc::new(()),
             failed: Box::new(|_| {}),
         }

@@ -8,7 +8,7 @@ mod feed;
 mod link;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -31,7 +31,7 @@ pub struct Context {
     /// Its outgoing connections, proven by its own key.
     pub endpoint: ClientEndpoint,
     /// Where relays are, whatever messages say.
-    pub places: BTreeMap<RelayId, RelayAddress>,
+    pub places: RwLock<BTreeMap<RelayId, RelayAddress>>,
     /// Where the outboxes are.
     pub store: Arc<dyn RelayStore>,
     /// Its clock.
@@ -135,6 +135,12 @@ impl Federation {
         self.open(address, None)
     }
 
+    /// From now on relays are at these places, whatever messages say. A link that is there learns of a new one with the
+    /// next message for it.
+    pub fn set_places(&self, places: BTreeMap<RelayId, RelayAddress>) {
+        *self.context.places.write().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
     /// That relay has connected, so it is there: what waits for it need not wait for its next try.
     pub fn heard_from(&self, relay: &RelayId) {
         if let Some(handle) = lock(&self.links).get(relay) {
@@ -152,7 +158,8 @@ impl Federation {
     }
 
     fn open(&self, address: RelayAddress, state: Option<LinkState>) -> Option<RelayAddress> {
-        let address = self.context.places.get(&address.relay).cloned().unwrap_or(address);
+        let known = self.context.places.read().unwrap_or_else(PoisonError::into_inner).get(&address.relay).cloned();
+        let address = known.unwrap_or(address);
         let mut links = lock(&self.links);
         if let Some(handle) = links.get(&address.relay) {
             handle.orders.send_modify(|order| {

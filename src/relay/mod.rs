@@ -15,9 +15,12 @@ mod accept;
 mod complaints;
 mod ending;
 mod gate;
+mod limits;
 mod notify;
 mod observer;
+mod operator;
 mod policy;
+mod rate;
 mod registry;
 mod remembered;
 mod serve;
@@ -29,24 +32,28 @@ mod sync;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use crate::address::{HostPort, RelayAddress};
 use crate::federation::{Context, Federation};
-use crate::id::RelayId;
+use crate::id::{PeerId, RelayId};
 use crate::identity::Identity;
-use crate::protocol::{CloseCode, limit};
+use crate::protocol::CloseCode;
 use crate::random::{SharedEntropy, SystemEntropy};
 use crate::store::{RelayStore, StoreError};
 use crate::time::{SharedClock, SystemClock};
-use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
+use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket};
 use complaints::Complaints;
 use ending::{End, Ending};
+use limits::InForce;
+pub use limits::RelayLimits;
 pub use observer::{LinkReport, Observer};
+pub use operator::{Operator, Removal};
 pub use policy::{Admission, Policy};
+pub use rate::Rate;
 use registry::Registry;
 
 /// Clients woken in one go after a crash, and the pause between: 2,000 a second, so that they do not all
@@ -59,43 +66,6 @@ const RESUME_PAUSE: Duration = Duration::from_secs(1);
 
 /// The UDP port that relays listen at.
 pub const DEFAULT_PORT: u16 = 4433;
-
-/// What a relay lets its clients do. The store has its own limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayLimits {
-    /// The largest body, bytes. At most [`MAX_BODY_BYTES`](limit::MAX_BODY_BYTES), which is the default.
-    pub body_bytes: usize,
-    /// The lifetimes that messages may have: what a sender names is clamped.
-    pub min_ttl: Duration,
-    /// See `min_ttl`.
-    pub max_ttl: Duration,
-    /// Connections at one time. 100,000.
-    pub connections: usize,
-    /// New connections from one address in one second, before it has to prove itself by a Retry; at sixteen
-    /// times as many they are refused. 64.
-    pub connections_per_address: u32,
-    /// ACK:N ranges that may wait for one session; beyond, it is closed and asks with R:WHERE. 10,000.
-    pub outcome_ranges: usize,
-    /// Limits of connections.
-    pub transport: TransportLimits,
-    /// Which other relays it takes messages from, and forwards to.
-    pub federation: Policy,
-}
-
-impl Default for RelayLimits {
-    fn default() -> Self {
-        Self {
-            body_bytes: limit::MAX_BODY_BYTES,
-            min_ttl: limit::MIN_TTL,
-            max_ttl: limit::MAX_TTL,
-            connections: 100_000,
-            connections_per_address: 64,
-            outcome_ranges: 10_000,
-            transport: TransportLimits::default(),
-            federation: Policy::default(),
-        }
-    }
-}
 
 /// All that a relay is made of. Everything it would otherwise take from its surroundings is in here.
 #[derive(Debug)]
@@ -150,7 +120,8 @@ pub(crate) struct Node {
     endpoint: RelayEndpoint,
     store: Arc<dyn RelayStore>,
     clock: SharedClock,
-    limits: RelayLimits,
+    entropy: SharedEntropy,
+    in_force: InForce,
     registry: Arc<Registry>,
     federation: Federation,
     /// Messages that other relays should not have sent.
@@ -170,16 +141,16 @@ impl Relay {
         let local = endpoint.local_addr()?;
         let outgoing = ClientEndpoint::bind(outgoing, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let id = identity.relay_id();
-        let registry = Arc::new(Registry::new(limits.outcome_ranges));
+        let registry = Arc::new(Registry::default());
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
             let to_end = node.clone();
             let federation = Federation::new(Context {
                 me: id,
                 endpoint: outgoing,
-                places: limits.federation.places.clone(),
+                places: RwLock::new(limits.federation.places.clone()),
                 store: store.clone(),
                 clock: clock.clone(),
-                entropy,
+                entropy: entropy.clone(),
                 tell: registry.clone(),
                 failed: Box::new(move |error| {
                     if let Some(node) = to_end.upgrade() {
@@ -194,8 +165,9 @@ impl Relay {
                 registry,
                 federation,
                 misrouted: Complaints::new(clock.clone()),
+                in_force: InForce::new(limits, &clock),
                 clock,
-                limits,
+                entropy,
                 epochs: AtomicU64::new(1),
                 end: End::default(),
             }
@@ -236,6 +208,21 @@ impl Relay {
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer(Arc::downgrade(&self.node))
+    }
+
+    /// Takes other limits from now on; those of the transport, but for R:HELLO, hold until the next start. Sessions
+    /// of relays that are not admitted any more are closed.
+    pub fn set_limits(&self, limits: RelayLimits) {
+        let federation = limits.federation.clone();
+        // First: a relay that is closed and comes back at once is judged by the new ones.
+        self.node.in_force.set(limits, &self.node.clock);
+        self.node.registry.close_relays(|relay| !federation.admits(relay));
+        self.node.federation.set_places(federation.places);
+    }
+
+    /// Lets peers prove anew that they may be here: their clients come back by themselves, if they may.
+    pub fn judge_anew(&self, suspect: impl Fn(&PeerId) -> bool) {
+        self.node.registry.close_peers(suspect, CloseCode::GoingAway, "who may be here has changed");
     }
 
     /// Waits until the relay cannot go on.

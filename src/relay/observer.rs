@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Weak;
 
-use super::Node;
+use super::{Node, Operator};
 use crate::federation::{Standing, Status};
 use crate::id::RelayId;
-use crate::store::{StoreError, outbox_key};
+use crate::store::{StoreError, TakePiece, outbox_key};
 use crate::time::UnixMillis;
 
 /// See the head of this file.
@@ -31,6 +31,12 @@ pub struct LinkReport {
 }
 
 impl Observer {
+    /// What an operator may do.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator(self.0.clone())
+    }
+
     /// The relays that this one forwards to: for which something waits, or did a minute ago.
     ///
     /// # Errors
@@ -55,5 +61,20 @@ impl Observer {
             });
         }
         Ok(reports)
+    }
+
+    /// See [`RelayStore::backup`](crate::store::RelayStore::backup).
+    ///
+    /// # Errors
+    /// The same; `Closed` once the relay is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on.
+    pub async fn backup(&self, take: Box<TakePiece>) -> Result<(), StoreError> {
+        let node = self.0.upgrade().ok_or(StoreError::Closed)?;
+        let backup = node.store.backup(take);
+        // The relay may end meanwhile.
+        drop(node);
+        backup.await
     }
 }

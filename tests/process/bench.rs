@@ -106,6 +106,14 @@ fn delivery_is_measured_with_and_without_messages_that_all_expire() {
 }
 
 #[test]
+fn delivery_is_measured_with_and_without_a_backup() {
+    let scenario = ["--scenario", "backup", "--pairs", "2", "--rate", "200", "--rounds", "1"];
+    let events = measured(&[&scenario[..], &["--messages", "2000"]].concat());
+    assert_eq!(result(&events)["scenario"], "backup");
+    assert_eq!(count(&events, "round"), 1);
+}
+
+#[test]
 fn what_two_relays_deliver_is_measured_beside_what_one_does() {
     let scenario = ["--scenario", "federated", "--pairs", "2", "--window", "3", "--rounds", "2"];
     let events = measured(&[&scenario[..], &["--messages", "20"]].concat());

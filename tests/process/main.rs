@@ -10,6 +10,8 @@
     reason = "a test panics, and waits by the real clock"
 )]
 
+mod access;
+mod backup;
 mod bench;
 mod drain;
 mod examples;

@@ -3,21 +3,16 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::Bench;
-use super::clients::Pair;
 use super::fill::Senders;
 use super::latency::Latency;
 use super::raw::Session;
 use super::report::{self, count, duration, fields, rate, ratio};
-use crate::client::{Client, Draft};
+use super::steady::Load;
 use crate::identity::Identity;
-use crate::protocol::Outcome;
-use crate::time::{Moment, SharedClock, sleep_until};
+use crate::time::{Moment, sleep_until};
 
 /// Sessions that send what expires.
 const SENDERS: u32 = 10;
@@ -45,7 +40,7 @@ pub(super) struct Plan {
 
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
-    let mut load = Load::start(bench, plan)?;
+    let mut load = Load::start(bench, plan.pairs, plan.rate)?;
     let away = Identity::generate(&*bench.entropy);
     // Who was never here has a smaller mailbox.
     Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
@@ -128,79 +123,4 @@ fn tell_round(bench: &Bench, round: u32, sweep: Duration, quiet: &Latency, busy:
         count(busy.count()),
     );
     bench.report.tell("round", fields(all).chain(busy.fields()), &words)
-}
-
-/// A message under way: when it was to be sent, and how long it takes from there to its outcome.
-type Underway = (Moment, JoinHandle<anyhow::Result<Duration>>);
-
-/// Pairs that send at a steady rate, whether the earlier messages are delivered or not. Dropped, they end.
-struct Load {
-    pairs: Vec<mpsc::UnboundedReceiver<Underway>>,
-}
-
-impl Load {
-    fn start(bench: &Bench, plan: Plan) -> anyhow::Result<Self> {
-        let period = Duration::from_secs(1) * plan.pairs / plan.rate;
-        let mut pairs = Vec::new();
-        for number in 0..plan.pairs {
-            let (to, underway) = mpsc::unbounded_channel();
-            // Not all at the same moment.
-            let first = bench.clock.now() + period * number / plan.pairs;
-            tokio::spawn(send_steadily(
-                Pair::start(bench)?,
-                bench.body.clone(),
-                (first, period),
-                bench.clock.clone(),
-                to,
-            ));
-            pairs.push(underway);
-        }
-        Ok(Self { pairs })
-    }
-
-    /// How long those messages took that were to be sent between the first two moments, and between the second and
-    /// the third. Those before are forgotten.
-    async fn between(&mut self, calm: Moment, begin: Moment, end: Moment) -> anyhow::Result<(Latency, Latency)> {
-        let (mut quiet, mut busy) = (Latency::new(), Latency::new());
-        for pair in &mut self.pairs {
-            while let Some((sent, underway)) = pair.recv().await {
-                if sent >= end {
-                    break;
-                }
-                let took = underway.await??;
-                if sent >= begin {
-                    busy.record(took);
-                } else if sent >= calm {
-                    quiet.record(took);
-                }
-            }
-        }
-        Ok((quiet, busy))
-    }
-}
-
-async fn send_steadily(
-    pair: Pair,
-    body: Vec<u8>,
-    (first, period): (Moment, Duration),
-    clock: SharedClock,
-    to: mpsc::UnboundedSender<Underway>,
-) {
-    let draft = Draft::new(pair.to, body);
-    let mut at = first;
-    loop {
-        sleep_until(&*clock, Some(at)).await;
-        let sending = deliver(pair.sender.clone(), draft.clone(), at, clock.clone());
-        if to.send((at, tokio::spawn(sending))).is_err() {
-            return;
-        }
-        at = at + period;
-    }
-}
-
-async fn deliver(sender: Client, draft: Draft, at: Moment, clock: SharedClock) -> anyhow::Result<Duration> {
-    match sender.send(draft).await?.outcome().await? {
-        Outcome::Delivered => Ok(clock.now() - at),
-        other => bail!("a message was not delivered: {other:?}"),
-    }
 }

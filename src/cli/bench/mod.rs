@@ -6,9 +6,11 @@
 //!  raw       a session that is frames and nothing else          expiry    delivery while messages expire
 //!  fill      senders on raw sessions                            federated over two relays, and over one
 //!  clients   senders and recipients of the library              views     status and first pages, timed
+//!  steady    pairs that send at a steady rate                   backup    delivery while the relay is backed up
 //!  report    what is printed                                    latency   histograms
 //! ```
 
+mod backup;
 mod clients;
 mod expiry;
 mod federated;
@@ -19,6 +21,7 @@ mod online;
 mod process;
 mod raw;
 mod report;
+mod steady;
 mod target;
 mod views;
 
@@ -49,7 +52,7 @@ pub(super) struct Args {
     /// What to measure
     #[arg(long, value_enum, default_value_t)]
     scenario: Scenario,
-    /// Senders, each with a recipient of its own; offline: all with the same one [default: 50; expiry: 10]
+    /// Senders, each with a recipient of its own; offline: all with the same one [default: 50; expiry, backup: 10]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pairs: Option<u32>,
     /// online, federated: messages of one pair without an outcome at any time [default: 16]
@@ -62,14 +65,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
     /// How many messages: online ends after so many, federated each way in each round; offline: the mailbox is filled with them [default: 100000];
-    /// expiry: they expire at once [default: 100000]
+    /// expiry: they expire at once [default: 100000]; backup: they are copied [default: 300000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     messages: Option<u64>,
-    /// expiry: messages delivered in a second, by all pairs together [default: 1000]
+    /// expiry, backup: messages delivered in a second, by all pairs together [default: 1000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// offline: how often the same mailbox is filled and drained [default: 1]; expiry: how often messages expire
-    /// [default: 5]; federated: how often each way is measured [default: 3]
+    /// [default: 5]; federated: how often each way is measured [default: 3]; backup: how often [default: 3]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// The relay to measure [default: one of its own, on a fresh directory below TMPDIR, without limits that matter]
@@ -89,6 +92,7 @@ Examples:
   posthouse bench --scenario offline --messages 1000000      a mailbox with a million messages
   posthouse bench --scenario offline --rounds 3              does its file keep growing?
   posthouse bench --scenario expiry                          delivery while 100,000 messages expire
+  posthouse bench --scenario backup                          delivery while the relay is backed up
   posthouse bench --scenario federated                       what a second relay on the way costs
 
 Build with --release. The relay's file is synced with each commit, so the disk below TMPDIR counts.";
@@ -103,6 +107,8 @@ enum Scenario {
     Offline,
     /// Delivery between pairs, with and without many messages that expire at the same time
     Expiry,
+    /// Delivery between pairs, with and without a backup at the same time
+    Backup,
     /// Pairs of clients whose messages are all signed: with one relay for both, and with one for each
     Federated,
 }
@@ -113,13 +119,14 @@ impl Scenario {
             Self::Online => "online",
             Self::Offline => "offline",
             Self::Expiry => "expiry",
+            Self::Backup => "backup",
             Self::Federated => "federated",
         }
     }
 
     const fn relays(self) -> usize {
         match self {
-            Self::Online | Self::Offline | Self::Expiry => 1,
+            Self::Online | Self::Offline | Self::Expiry | Self::Backup => 1,
             Self::Federated => 2,
         }
     }
@@ -135,12 +142,12 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 impl Args {
     /// A flag that the scenario does not look at is a mistake of whoever wrote it.
     fn check(&self) -> anyhow::Result<()> {
-        use Scenario::{Expiry, Federated, Offline, Online};
+        use Scenario::{Backup, Expiry, Federated, Offline, Online};
         let flags: [(&str, bool, &[Scenario]); 5] = [
             ("--window", self.window.is_some(), &[Online, Federated]),
             ("--seconds", self.seconds.is_some(), &[Online, Federated]),
-            ("--rate", self.rate.is_some(), &[Expiry]),
-            ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated]),
+            ("--rate", self.rate.is_some(), &[Expiry, Backup]),
+            ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated, Backup]),
             ("--relay", self.relay.is_some(), &[Online, Offline, Expiry]),
         ];
         for (flag, given, scenarios) in flags {
@@ -236,6 +243,16 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
                     expiring: args.messages.unwrap_or(100_000),
                 };
                 expiry::run(&bench, plan).await
+            }
+            Scenario::Backup => {
+                let Some(data) = bench.figures.as_ref().and_then(Figures::data) else { bail!("there is no store") };
+                let plan = backup::Plan {
+                    pairs: args.pairs.unwrap_or(10),
+                    rate: args.rate.unwrap_or(1000),
+                    rounds: args.rounds.unwrap_or(3),
+                    messages: args.messages.unwrap_or(300_000),
+                };
+                backup::run(&bench, data, plan).await
             }
             Scenario::Federated => {
                 let Some(other) = relays.get(1) else { bail!("there is no second relay") };

@@ -113,6 +113,11 @@ impl Target {
 }
 
 impl Figures {
+    /// Its data directory.
+    pub(super) fn data(&self) -> Option<&Path> {
+        self.store.parent()
+    }
+
     pub(super) fn store_size(&self) -> Option<FileSize> {
         let file = fs::metadata(&self.store).ok()?;
         // POSIX counts blocks of 512 bytes, whatever those of the file system are.

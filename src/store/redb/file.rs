@@ -167,6 +167,24 @@ impl StoreFile {
         &self.backend
     }
 
+    /// Knows how long the medium is.
+    pub(super) const fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Reads all pages and compares their checksums. Nobody may be reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Fatal`] if the file is damaged.
+    pub fn check_pages(&self) -> Result<(), StoreError> {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        match current.database.as_mut().ok_or(StoreError::Closed)?.check_integrity() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.condemn("its pages were damaged; what could be mended is, and a second check tells")),
+            Err(error) => Err(self.condemn(&error.to_string())),
+        }
+    }
+
     /// Begins a write transaction whose commit is synced, after reopening the file if it has to be.
     ///
     /// # Errors

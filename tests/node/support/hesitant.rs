@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use posthouse::id::{PeerId, StoreId};
-use posthouse::protocol::{Durability, Status};
+use posthouse::protocol::{Durability, Policy, Status};
 use posthouse::store::redb::relay::RedbRelayStore;
-use posthouse::store::{Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, Watch};
+use posthouse::store::{Done, Expired, Fence, LinkState, Op, Page, PeerPage, Query, RelayStore, Reply, Watch};
 use tokio::sync::Notify;
 
 /// How long it hesitates, if no message comes before: far longer than a client needs to connect and send one.
@@ -69,6 +69,14 @@ impl RelayStore for Hesitant {
             tokio::time::timeout(HESITATION, message.notified()).await.ok();
             links.await
         })
+    }
+
+    fn policy(&self, mailbox: PeerId) -> Reply<Policy> {
+        self.store.policy(mailbox)
+    }
+
+    fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage> {
+        self.store.peers(after, limit)
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {

@@ -53,6 +53,7 @@ async fn forge(stage: &Stage, endpoint: &ClientEndpoint, chance: &mut Chance) ->
         credit_messages: 0,
         credit_bytes: 1,
         ack_timeout_ms: 30_000,
+        invitation: None,
         agent: None,
     };
     submit.send(&hello.into()).await.ok()?;

@@ -3,7 +3,12 @@
 //! [`RelayStore`] says what it promises. Here is only how it is put together: the
 //! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
 
+mod access;
 mod append;
+mod backup;
+mod backup_file;
+#[cfg(test)]
+mod backup_tests;
 mod blocks;
 mod check;
 #[cfg(test)]
@@ -15,6 +20,8 @@ mod disk_tests;
 mod engine;
 mod expire;
 mod fences;
+mod peers;
+mod policy;
 mod read;
 mod restore;
 mod rows;
@@ -33,6 +40,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub use self::backup::{backup_file, check_file, restore_file, verify_backup};
+pub use self::backup_file::{BackupError, Progress};
 pub use self::check::CheckReport;
 #[cfg(fuzzing)]
 pub use self::schema::read_any_row;
@@ -47,10 +56,11 @@ use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
 use super::writer::{Writer, WriterMode};
 use crate::id::{PeerId, StoreId};
 use crate::mutant::Mutant;
-use crate::protocol::{Durability, Status};
+use crate::protocol::{Durability, Policy, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
-    Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, Watch, Watchers,
+    Done, Expired, Fence, LinkState, Op, Page, PeerPage, Query, RelayStore, Reply, StoreError, StoreLimits, TakePiece,
+    Watch, Watchers,
 };
 use crate::time::SharedClock;
 
@@ -219,6 +229,19 @@ impl RelayStore for RedbRelayStore {
 
     fn links(&self) -> Reply<Vec<LinkState>> {
         self.writer.read(read::links)
+    }
+
+    fn policy(&self, mailbox: PeerId) -> Reply<Policy> {
+        self.writer.read(move |transaction| policy::read(transaction, mailbox))
+    }
+
+    fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage> {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.writer.read(move |transaction| peers::peers(transaction, &limits.access, after, limit))
+    }
+
+    fn backup(&self, take: Box<TakePiece>) -> Reply<()> {
+        backup::running(&self.writer, self.clock.clone(), take)
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {

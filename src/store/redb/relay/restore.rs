@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use redb::ReadableTable as _;
+use redb::{ReadableTable as _, WriteTransaction};
 
 use super::super::backend::Backend;
 use super::super::fault::Fault;
@@ -36,8 +36,7 @@ impl RedbRelayStore {
         let renew = || {
             let writing = file.write()?;
             let transaction = writing.transaction();
-            let work = Work::open(transaction, Arc::new(StoreLimits::default()), clock.date());
-            let renewed = work.and_then(mark_all).and_then(|()| set_store_id(transaction, id));
+            let renewed = renew(transaction, clock).and_then(|()| set_store_id(transaction, id));
             renewed.map_err(|fault| writing.report(fault))?;
             writing.commit()
         };
@@ -47,7 +46,9 @@ impl RedbRelayStore {
     }
 }
 
-fn mark_all(mut work: Work<'_>) -> Result<(), Fault> {
+/// Takes all messages for handed out.
+pub(super) fn renew(transaction: &WriteTransaction, clock: &dyn Clock) -> Result<(), Fault> {
+    let mut work = Work::open(transaction, Arc::new(StoreLimits::default()), clock.date())?;
     let mut numbers = Vec::new();
     for entry in work.mailboxes.table().iter()? {
         numbers.push(entry?.0.value());

@@ -19,6 +19,11 @@
 //! | rest | hour, submitter, sender, recipient, lane | nothing: when to look whether a lane's row may go |
 //! | counters | nothing | [`Counters`] |
 //! | links | number of an outbox | [`LinkRow`]: the relay that it is for |
+//! | seen | mailbox | when a session of its owner began or ended last, Unix ms |
+//! | policies | mailbox | [`PolicyRow`]: whose messages its owner takes |
+//! | contacts | mailbox, peer's key | how its owner decided about that peer: [`ALLOWED`] or [`BLOCKED`] |
+//! | access | peer's key | how the operator decided about it: [`ALLOWED`] or [`BLOCKED`] |
+//! | invitations | what is kept of the token | [`InvitationRow`] |
 //!
 //! What is forwarded lies in the outbox for its relay. That is a mailbox as well, whose owner is this relay itself:
 //! all of the above holds for it, but that its messages are for many recipients, which their rows name.
@@ -49,6 +54,8 @@ pub(super) type PairAt = (Number, Number, Number);
 pub(super) type SenderAt = (Number, Number, u64);
 /// Deadline in Unix seconds, mailbox, block.
 pub(super) type ExpiryAt = (u64, Number, u64);
+/// Mailbox, and the key of a peer that its owner decided about.
+pub(super) type ContactAt = (Number, [u8; 32]);
 /// Hour, submitter, sender, recipient, lane.
 pub(super) type RestAt = (u64, Number, Number, Number, u64);
 
@@ -67,6 +74,43 @@ pub(super) const PAIRS: TableDefinition<'_, PairAt, Bytes> = TableDefinition::ne
 pub(super) const REST: TableDefinition<'_, RestAt, ()> = TableDefinition::new("rest");
 pub(super) const COUNTERS: TableDefinition<'_, (), Bytes> = TableDefinition::new("counters");
 pub(super) const LINKS: TableDefinition<'_, Number, Bytes> = TableDefinition::new("links");
+pub(super) const SEEN: TableDefinition<'_, Number, Bytes> = TableDefinition::new("seen");
+pub(super) const POLICIES: TableDefinition<'_, Number, Bytes> = TableDefinition::new("policies");
+pub(super) const CONTACTS: TableDefinition<'_, ContactAt, Bytes> = TableDefinition::new("contacts");
+pub(super) const ACCESS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition::new("access");
+pub(super) const INVITATIONS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition::new("invitations");
+
+/// In `contacts` and `access`.
+pub(super) const ALLOWED: u32 = 1;
+pub(super) const BLOCKED: u32 = 2;
+
+/// Hands every table to a macro.
+macro_rules! each_table {
+    ($do:ident) => {
+        $do!(
+            NUMBERS,
+            PEERS,
+            MAILBOXES,
+            SESSIONS,
+            MESSAGES,
+            BY_SENDER,
+            COUNTS,
+            BY_SIZE,
+            EXPIRY,
+            LANES,
+            PAIRS,
+            REST,
+            COUNTERS,
+            LINKS,
+            SEEN,
+            POLICIES,
+            CONTACTS,
+            ACCESS,
+            INVITATIONS
+        )
+    };
+}
+pub(super) use each_table;
 
 /// Where a message's deadline stands. In whole seconds, rounded up: what was sent at about the same time shares
 /// rows, and a message without takers ends up to a second later than it could.
@@ -138,6 +182,33 @@ number_row! {
         open: u32,
         /// Who caused this mailbox of a peer never seen, as number plus 1; 0 for a lasting one.
         provisional_by: u32,
+    }
+}
+
+number_row! {
+    /// A date, Unix ms.
+    DateRow {
+        ms: u64,
+    }
+}
+
+number_row! {
+    /// Whose messages the owner of a mailbox takes.
+    PolicyRow {
+        /// 1 if only those of peers that it allowed.
+        contacts_only: u32,
+        /// How many peers it decided about.
+        contacts: u64,
+    }
+}
+
+number_row! {
+    /// An invitation.
+    InvitationRow {
+        /// How many peers may still use it.
+        uses: u64,
+        /// When it is over, Unix ms.
+        expires: u64,
     }
 }
 

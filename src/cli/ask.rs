@@ -1,0 +1,84 @@
+//! Asks a running relay, by its admin endpoint: where that is, and the token, stand in the data directory.
+
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+
+use super::CliError;
+use super::config::{Place, Settings};
+use crate::admin::Access;
+
+/// How long a running relay has to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The flags that say which relay on this machine is meant.
+#[derive(Debug, Args)]
+pub(super) struct Whose {
+    #[command(flatten)]
+    place: Place,
+    /// Directory of the relay's store [default: ./data]
+    #[arg(long, value_name = "DIR", env = "POSTHOUSE_DATA")]
+    data: Option<std::path::PathBuf>,
+}
+
+impl Whose {
+    /// Its settings.
+    pub(super) fn settings(&self) -> Result<Settings, CliError> {
+        Settings::load(&self.place, self.data.as_deref(), None)
+    }
+}
+
+/// What the relay on this data directory answers to a question.
+pub(super) fn ask(data: &Path, what: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let answer = open(data, what)?.with_context(|| format!("no relay runs on {} now", data.display()));
+    answer?.read_to_string(&mut text).context("the relay's answer")?;
+    Ok(text)
+}
+
+/// Tells the relay on this data directory to do something; what it says to that.
+pub(super) fn tell(data: &Path, what: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let answer = call(data, what, true)?.with_context(|| format!("no relay runs on {} now", data.display()));
+    answer?.read_to_string(&mut text).context("the relay's answer")?;
+    Ok(text)
+}
+
+/// Its answer, to be read as it comes; nothing if none runs there.
+pub(super) fn open(data: &Path, what: &str) -> anyhow::Result<Option<impl Read + use<>>> {
+    call(data, what, false)
+}
+
+fn call(data: &Path, what: &str, changes: bool) -> anyhow::Result<Option<impl Read + use<>>> {
+    let access = match Access::read(data) {
+        Ok(access) => access,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("the token in {} is not for you", data.display())),
+    };
+    let agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(PATIENCE))
+        .timeout_recv_response((!changes).then_some(PATIENCE))
+        .http_status_as_error(false)
+        .build()
+        .new_agent();
+    let (place, shown) = (format!("http://{}/{what}", access.address), format!("Bearer {}", access.token));
+    let asked = match changes {
+        false => agent.get(place).header("authorization", shown).call(),
+        true => agent.post(place).header("authorization", shown).send_empty(),
+    };
+    match asked {
+        // Another relay has that port now.
+        Ok(answer) if answer.status() == ureq::http::StatusCode::UNAUTHORIZED => Ok(None),
+        Ok(answer) if answer.status().is_success() => Ok(Some(answer.into_body().into_reader())),
+        Ok(mut answer) => {
+            let words = answer.body_mut().read_to_string().unwrap_or_default();
+            bail!("the relay at {} answers with {}: {}", access.address, answer.status(), words.trim())
+        }
+        // Nobody listens where the last one did.
+        Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Err(anyhow!(error)).with_context(|| format!("the relay at {}", access.address)),
+    }
+}

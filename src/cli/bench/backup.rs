@@ -1,0 +1,117 @@
+//! Scenario `backup`: messages are delivered between pairs at a steady rate, while `posthouse backup` copies a mailbox
+//! that is full; and likewise without that, in turn.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::Bench;
+use super::fill::Senders;
+use super::latency::Latency;
+use super::raw::Session;
+use super::report::{self, count, duration, fields, ratio};
+use super::steady::Load;
+use crate::identity::Identity;
+use crate::time::sleep_until;
+
+/// Sessions that fill the mailbox.
+const SENDERS: u32 = 10;
+/// How long delivery is measured without a backup, right before each time with it.
+const QUIET: Duration = Duration::from_secs(5);
+/// What goes before that.
+const CALM: Duration = Duration::from_secs(1);
+
+/// What to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) pairs: u32,
+    /// Messages delivered in a second, by all pairs together.
+    pub(super) rate: u32,
+    pub(super) rounds: u32,
+    /// Messages in the mailbox.
+    pub(super) messages: u64,
+}
+
+/// Runs the scenario.
+pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Result<()> {
+    fill(bench, plan.messages).await?;
+    let mut load = Load::start(bench, plan.pairs, plan.rate)?;
+    let (mut quiet, mut busy, mut ratios, mut longest) = (Latency::new(), Latency::new(), Vec::new(), 0);
+    let file = data.with_file_name("backup");
+    for round in 1..=plan.rounds {
+        let calm = bench.clock.now() + CALM;
+        let begin = calm + QUIET;
+        sleep_until(&*bench.clock, Some(begin)).await;
+        back_up(data, &file).await?;
+        let end = bench.clock.now();
+        let (round_quiet, round_busy) = load.between(calm, begin, end).await?;
+        let backup_us = u64::try_from((end - begin).as_micros()).unwrap_or(u64::MAX);
+        let bytes = std::fs::metadata(&file)?.len();
+        let all: [(&str, Value); 5] = [
+            ("round", round.into()),
+            ("quiet_p50_us", round_quiet.p50_us().into()),
+            ("quiet_p99_us", round_quiet.p99_us().into()),
+            ("backup_us", backup_us.into()),
+            ("backup_bytes", bytes.into()),
+        ];
+        let words = format!(
+            "round {round}: {} bytes in {}\n  without  {} ({} messages)\n  with     {} ({} messages)",
+            count(bytes),
+            duration(backup_us),
+            round_quiet.words(),
+            count(round_quiet.count()),
+            round_busy.words(),
+            count(round_busy.count()),
+        );
+        bench.report.tell("round", fields(all).chain(round_busy.fields()), &words)?;
+        quiet.merge(&round_quiet);
+        busy.merge(&round_busy);
+        ratios.push(ratio(round_busy.p99_us(), round_quiet.p99_us()));
+        longest = longest.max(backup_us);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let middle = ratios.get(ratios.len() / 2).copied().unwrap_or(1.0);
+    let all: [(&str, Value); 7] = [
+        ("messages", (quiet.count() + busy.count()).into()),
+        ("durability", bench.durability.into()),
+        ("quiet_p50_us", quiet.p50_us().into()),
+        ("quiet_p99_us", quiet.p99_us().into()),
+        ("p99_ratio", ratio(busy.p99_us(), quiet.p99_us()).into()),
+        ("median_p99_ratio", middle.into()),
+        ("backup_us", longest.into()),
+    ];
+    let words = format!(
+        "\nall rounds, from send to outcome ({}):\n  without  {}\n  with     {}\n  the p99 is {middle:.2} times as long, by the median of the rounds",
+        bench.durability,
+        quiet.words(),
+        busy.words(),
+    );
+    bench.report.tell("result", fields(all).chain(busy.fields()), &words)
+}
+
+async fn fill(bench: &Bench, messages: u64) -> anyhow::Result<()> {
+    let away = Identity::generate(&*bench.entropy);
+    // Who was never here has a smaller mailbox.
+    Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
+    let who: Vec<Identity> = (0..SENDERS).map(|_| Identity::generate(&*bench.entropy)).collect();
+    let mut senders = Senders::open(bench, &who, away.peer_id()).await?;
+    let bar = report::progress("filling", messages);
+    senders.send(messages, None, &bar).await?;
+    bar.finish_and_clear();
+    senders.close().await;
+    Ok(())
+}
+
+/// The command itself, as an operator runs it.
+async fn back_up(data: &Path, file: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("backup").arg(file).arg("--data").arg(data).env_remove("POSTHOUSE_CONFIG").kill_on_drop(true);
+    let output = command.output().await.context("the backup cannot be started")?;
+    if !output.status.success() {
+        bail!("the backup failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Pairs that send at a steady rate, well below what the relay can do: what something else costs them shows in how long
+//! their messages take.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Bench;
+use super::clients::Pair;
+use super::latency::Latency;
+use crate::client::{Client, Draft};
+use crate::protocol::Outcome;
+use crate::time::{Moment, SharedClock, sleep_until};
+
+/// A message under way: when it was to be sent, and how long it takes from there to its outcome.
+type Underway = (Moment, JoinHandle<anyhow::Result<Duration>>);
+
+/// Pairs that send at a steady rate, whether the earlier messages are delivered or not. Dropped, they end.
+pub(super) struct Load {
+    pairs: Vec<mpsc::UnboundedReceiver<Underway>>,
+}
+
+impl Load {
+    /// So many messages a second by all pairs together.
+    pub(super) fn start(bench: &Bench, pairs: u32, rate: u32) -> anyhow::Result<Self> {
+        let period = Duration::from_secs(1) * pairs / rate;
+        let mut underway = Vec::new();
+        for number in 0..pairs {
+            let (to, sent) = mpsc::unbounded_channel();
+            // Not all at the same moment.
+            let first = bench.clock.now() + period * number / pairs;
+            tokio::spawn(send_steadily(
+                Pair::start(bench)?,
+                bench.body.clone(),
+                (first, period),
+                bench.clock.clone(),
+                to,
+            ));
+            underway.push(sent);
+        }
+        Ok(Self { pairs: underway })
+    }
+
+    /// How long those messages took that were to be sent between the first two moments, and between the second and
+    /// the third. Those before are forgotten.
+    pub(super) async fn between(
+        &mut self,
+        calm: Moment,
+        begin: Moment,
+        end: Moment,
+    ) -> anyhow::Result<(Latency, Latency)> {
+        let (mut quiet, mut busy) = (Latency::new(), Latency::new());
+        for pair in &mut self.pairs {
+            while let Some((sent, underway)) = pair.recv().await {
+                if sent >= end {
+                    break;
+                }
+                let took = underway.await??;
+                if sent >= begin {
+                    busy.record(took);
+                } else if sent >= calm {
+                    quiet.record(took);
+                }
+            }
+        }
+        Ok((quiet, busy))
+    }
+}
+
+async fn send_steadily(
+    pair: Pair,
+    body: Vec<u8>,
+    (first, period): (Moment, Duration),
+    clock: SharedClock,
+    to: mpsc::UnboundedSender<Underway>,
+) {
+    let draft = Draft::new(pair.to, body);
+    let mut at = first;
+    loop {
+        sleep_until(&*clock, Some(at)).await;
+        let sending = deliver(pair.sender.clone(), draft.clone(), at, clock.clone());
+        if to.send((at, tokio::spawn(sending))).is_err() {
+            return;
+        }
+        at = at + period;
+    }
+}
+
+async fn deliver(sender: Client, draft: Draft, at: Moment, clock: SharedClock) -> anyhow::Result<Duration> {
+    match sender.send(draft).await?.outcome().await? {
+        Outcome::Delivered => Ok(clock.now() - at),
+        other => bail!("a message was not delivered: {other:?}"),
+    }
+}
