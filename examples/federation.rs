@@ -22,7 +22,7 @@ use posthouse::client::{Client, Draft, Event};
 use posthouse::identity::Identity;
 use posthouse::protocol::Outcome;
 use posthouse::random::SystemEntropy;
-use posthouse::relay::{Relay, RelayLimits, RelayOptions};
+use posthouse::relay::{Relay, RelayOptions};
 use posthouse::store::redb::{Backend, relay::OpenOptions, relay::RedbRelayStore};
 use posthouse::time::SystemClock;
 use posthouse::transport::{PACKETS, Socket};
@@ -159,17 +159,10 @@ impl Home {
 
     fn start_again(&mut self) -> Result<()> {
         let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-        let options = OpenOptions::new(Backend::File(self.file.clone()), clock.clone(), entropy.clone());
+        let options = OpenOptions::new(Backend::File(self.file.clone()), clock, entropy);
         let store = Arc::new(RedbRelayStore::open(options)?);
-        let relay = Relay::start(RelayOptions {
-            identity: self.identity.clone(),
-            socket: Socket::Bind(self.at),
-            store: store.clone(),
-            clock,
-            entropy,
-            limits: RelayLimits::default(),
-            determinism: None,
-        })?;
+        let options = RelayOptions::new(self.identity.clone(), store.clone());
+        let relay = Relay::start(RelayOptions { socket: Socket::Bind(self.at), ..options })?;
         self.at = relay.local_addr();
         self.running = Some((relay, store));
         Ok(())

@@ -218,6 +218,8 @@ impl FromStr for PeerAddress {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn relay() -> String {
@@ -267,5 +269,48 @@ mod tests {
         assert_eq!(wrong(format!("posthouse://{relay}@{hosts}")), AddressError::TooManyHosts(9));
         assert_eq!(format!("posthouse://{relay}@h:1").parse::<PeerAddress>(), Err(AddressError::NoPeer));
         assert!(matches!(format!("posthouse://{relay}@h:1/x").parse::<PeerAddress>(), Err(AddressError::Peer(_))));
+    }
+
+    /// Text that is nearly an address: pieces of one, in an order that need not make sense.
+    fn nearly() -> impl Strategy<Value = String> {
+        let key = RelayId::from_bytes([7; 32]).to_string();
+        let pieces = ["posthouse://", &key, "@", ":", ",", "/", "[", "]", "::1", "host", "4433", "0", "é", " "];
+        let pieces: Vec<String> = pieces.into_iter().map(str::to_owned).collect();
+        let piece = prop_oneof![4 => prop::sample::select(pieces), 1 => "\\PC{0,5}"];
+        (any::<bool>(), prop::collection::vec(piece, 0..12)).prop_map(move |(begun, pieces)| {
+            format!("{}{}", if begun { relay_at() } else { String::new() }, pieces.concat())
+        })
+    }
+
+    fn relay_at() -> String {
+        format!("posthouse://{}@", relay())
+    }
+
+    fn host() -> impl Strategy<Value = HostPort> {
+        let name = prop_oneof!["[a-z0-9._-]{1,40}", any::<Ipv6Addr>().prop_map(|address| address.to_string())];
+        (name, 1..=u16::MAX).prop_map(|(host, port)| HostPort { host, port })
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_is_read_back(key in any::<[u8; 32]>(), hosts in prop::collection::vec(host(), 1..=MAX_HOSTS)) {
+            let address = RelayAddress { relay: RelayId::from_bytes(key), hosts };
+            prop_assert_eq!(address.to_string().parse(), Ok(address.clone()));
+            let peer = address.peer(PeerId::from_bytes(key));
+            prop_assert_eq!(peer.to_string().parse(), Ok(peer));
+        }
+
+        #[test]
+        fn any_text_is_an_address_that_is_read_back_or_an_error(text in prop_oneof![nearly(), "\\PC{0,80}"]) {
+            if let Ok(address) = text.parse::<RelayAddress>() {
+                prop_assert_eq!(address.to_string().parse(), Ok(address));
+            }
+            if let Ok(address) = text.parse::<PeerAddress>() {
+                prop_assert_eq!(address.to_string().parse(), Ok(address));
+            }
+            if let Err(error) = text.parse::<PeerAddress>() {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
     }
 }

@@ -210,6 +210,8 @@ impl fmt::Debug for StoreId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -236,5 +238,24 @@ mod tests {
     fn a_message_id_is_a_version_7_uuid_of_its_time() {
         let id = MessageId::new(1_700_000_000_000, &[0xff; 10]);
         assert_eq!(id.to_string(), "018bcfe5-6800-7fff-bfff-ffffffffffff");
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_read_back_and_has_one_spelling(bytes in any::<[u8; 32]>(), at in 0usize..KEY_TEXT_CHARS, other in "[a-z2-7]") {
+            let id = PeerId::from_bytes(bytes);
+            let text = id.to_string();
+            prop_assert_eq!(text.parse(), Ok(id));
+            let mut changed = text.clone();
+            changed.replace_range(at..=at, &other);
+            prop_assert!(changed == text || changed.parse() != Ok(id));
+        }
+
+        #[test]
+        fn any_text_is_the_one_spelling_of_a_key_or_an_error(text in prop_oneof!["\\PC{0,60}", "[a-z2-7]{51}.", "[a-z2-7]{52}"]) {
+            if let Ok(id) = text.parse::<RelayId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
     }
 }

@@ -192,7 +192,7 @@ pub(crate) fn key_of_certificate(der: &[u8]) -> Option<[u8; KEY_BYTES]> {
 
 /// A name made from a key, for use among keys, that is nobody's key.
 #[must_use]
-pub fn name_from(label: &str, key: &[u8; 32]) -> [u8; 32] {
+pub fn name_from(label: &str, key: &[u8]) -> [u8; 32] {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     hash.update(label.as_bytes());
     hash.update(key);

@@ -105,6 +105,7 @@ impl Link {
         let connection = reach::connect(endpoint, relay).await?;
         let greeting = Self::greet(connection.clone(), hello);
         let greeted = tokio::select! {
+            biased;
             greeted = tokio::time::timeout(HELLO_TIMEOUT, greeting) => greeted.unwrap_or(Err(LinkError::Hello)),
             reason = connection.closed() => Err(TransportError::from(reason).into()),
         };
@@ -175,6 +176,7 @@ pub(crate) fn hello(role: Role) -> HelloR {
         credit_messages: 0,
         credit_bytes: limit::DEFAULT_CREDIT_BYTES,
         ack_timeout_ms: crate::time::millis(limit::DEFAULT_ACK_TIMEOUT),
+        invitation: None,
         agent: Some(clip_text(AGENT)),
     }
 }

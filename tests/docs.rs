@@ -173,6 +173,7 @@ impl Example {
             credit_messages: 256,
             credit_bytes: 4 << 20,
             ack_timeout_ms: 30_000,
+            invitation: None,
             agent: None,
         };
         let welcome = HelloA {

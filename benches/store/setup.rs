@@ -133,7 +133,7 @@ impl Bench {
     /// Begins a session.
     pub(crate) async fn visit(&self, name: u32) -> Outcome<()> {
         let remote = SocketAddr::from(([192, 0, 2, 1], 1));
-        self.store.submit(fence(name), vec![Op::Open { remote }]).await?;
+        self.store.submit(fence(name), vec![Op::Open { remote, invitation: None }]).await?;
         Ok(())
     }
 

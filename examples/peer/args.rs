@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Address of the home relay, as `posthouse run` prints it. Remembered in the directory
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) relay: Option<RelayAddress>,
+    /// The token of an invitation, for a relay that wants one. Remembered in the directory until it is used
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub(crate) invite: Option<String>,
     /// Print one JSON object a line instead of words
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -50,6 +53,12 @@ pub(crate) enum Command {
     Recv(RecvArgs),
     /// Show what waits, and take nothing
     Count(CountArgs),
+    /// Take no more messages of a peer; its senders are told
+    Block(PeerArgs),
+    /// Take messages of a peer, also where only contacts may send
+    Allow(PeerArgs),
+    /// Show whose messages are taken, or say whose
+    Policy(PolicyArgs),
     /// Talk with one other peer: each line you type is a message
     Chat(ChatArgs),
 }
@@ -127,6 +136,34 @@ pub(crate) struct CountArgs {
     /// Give up after so long without an answer
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(crate) timeout: humantime::Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PeerArgs {
+    /// The other peer's id or address
+    #[arg(value_name = "PEER", value_parser = peer)]
+    pub(crate) peer: PeerId,
+    /// Give up after so long without an answer
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(crate) timeout: humantime::Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PolicyArgs {
+    /// Whose messages are taken from now on, but for those of peers that are blocked
+    #[arg(value_enum)]
+    pub(crate) senders: Option<Senders>,
+    /// Give up after so long without an answer
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(crate) timeout: humantime::Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Senders {
+    /// Everybody's
+    Anyone,
+    /// Those of peers that were allowed
+    Contacts,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
@@ -17,6 +18,9 @@ const IDENTITY: &str = "peer";
 
 /// The home relay's address, on one line.
 const RELAY: &str = "relay";
+
+/// The token of an invitation that was not used yet, on one line.
+const INVITATION: &str = "invitation";
 
 /// Locked by the process that has the directory, and names it.
 const LOCK: &str = "lock";
@@ -105,6 +109,30 @@ fn remembered(path: &Path) -> Result<Option<RelayAddress>, Fault> {
     }
 }
 
+/// The invitation to show, if there is one.
+pub(crate) fn invitation(path: &Path) -> Result<Option<String>, Fault> {
+    let name = path.join(INVITATION);
+    match fs::read_to_string(&name) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(anyhow::Error::new(error).context(format!("cannot read {}", name.display())).into()),
+    }
+}
+
+/// Remembers an invitation until it is used. Like a password it is for its owner's eyes alone.
+pub(crate) fn remember_invitation(path: &Path, token: &str) -> Result<(), Fault> {
+    let name = path.join(INVITATION);
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&name);
+    let written = file.and_then(|mut file| writeln!(file, "{}", token.trim()));
+    Ok(written.with_context(|| format!("cannot write {}", name.display()))?)
+}
+
+/// It was used: a relay that has a mailbox for this peer wants none.
+pub(crate) fn forget_invitation(path: &Path) {
+    // One that stays is shown again, which does no harm.
+    fs::remove_file(path.join(INVITATION)).ok();
+}
+
 /// At any time the old address is there or the new one, whole.
 fn remember(path: &Path, relay: &RelayAddress) -> io::Result<()> {
     let (new, name) = (path.join(format!("{RELAY}.new")), path.join(RELAY));
@@ -132,6 +160,17 @@ mod tests {
         assert_eq!(open(None), Some(relay(1)));
         assert_eq!(open(Some(relay(2))), Some(relay(2)));
         assert_eq!(open(None), Some(relay(2)));
+    }
+
+    #[test]
+    fn an_invitation_is_remembered_until_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(invitation(dir.path()).unwrap(), None);
+        remember_invitation(dir.path(), "one").unwrap();
+        remember_invitation(dir.path(), " two\n").unwrap();
+        assert_eq!(invitation(dir.path()).unwrap().as_deref(), Some("two"));
+        forget_invitation(dir.path());
+        assert_eq!(invitation(dir.path()).unwrap(), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How a command ends: well, with messages lost, or not at all. It knows the exit codes and nothing else.
 
 use posthouse::client::Stop;
+use posthouse::protocol::CloseCode;
 
 /// A command did what it was asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,10 @@ impl From<Stop> for Fault {
             Stop::Superseded => {
                 ": the same key is in use elsewhere, perhaps in a copy of this directory; stop one of the two"
             }
+            Stop::Refused(reason) if reason.contains(CloseCode::NotInvited.name()) => {
+                ": ask its operator for one, and give it with --invite TOKEN"
+            }
+            Stop::Refused(reason) if reason.contains(CloseCode::NotAllowed.name()) => ": ask its operator",
             Stop::Refused(_) => ": if the relay's address has changed, give the new one with --relay",
             _ => "",
         };

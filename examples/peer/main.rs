@@ -14,6 +14,7 @@ mod fault;
 mod ledger;
 mod lines;
 mod output;
+mod policy;
 mod recv;
 mod send;
 mod session;
@@ -21,11 +22,13 @@ mod source;
 mod words;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
-use posthouse::client::{Client, ClientBuilder};
+use posthouse::client::{Client, ClientBuilder, Connection};
+use posthouse::protocol::PolicyChange;
 use tracing_subscriber::EnvFilter;
 
 use args::{Args, Command};
@@ -59,39 +62,86 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Output) -> Result<Done, Fault> {
     let path = args.data.ok_or_else(|| Fault::Usage(anyhow!("give the peer's directory with --data DIR")))?;
     if matches!(args.command, Command::Id) {
-        return show(&directory::look(&path, args.relay)?, out);
+        let found = directory::look(&path, args.relay)?;
+        if let Some(token) = &args.invite {
+            directory::remember_invitation(&path, token)?;
+        }
+        return show(&found, out);
     }
     let directory = Directory::open(&path, args.relay)?;
+    if let Some(token) = &args.invite {
+        directory::remember_invitation(&path, token)?;
+    }
     let home = directory.relay.clone().ok_or_else(|| {
         Fault::Usage(anyhow!("no relay is known yet: give one with --relay ADDRESS, as `posthouse run` prints it"))
     })?;
-    let builder = Client::builder(directory.identity.clone(), home);
+    let mut builder = Client::builder(directory.identity.clone(), home);
+    let invitation = directory::invitation(&path)?;
+    if let Some(token) = &invitation {
+        builder = builder.invitation(token);
+    }
+    let with = Run { invited: invitation.map(|_| path.clone()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         match args.command {
             Command::Id => Ok(Done::Well),
-            Command::Send(args) => with(send::set_up(builder.directory(&path)), |c| send::run(c, args, out)).await,
+            Command::Send(args) => {
+                with.client(send::set_up(builder.directory(&path)), |c| send::run(c, args, out)).await
+            }
             Command::Recv(args) => {
-                with(source::set_up(builder.directory(&path), &args), |c| recv::run(c, args, out)).await
+                with.client(source::set_up(builder.directory(&path), &args), |c| recv::run(c, args, out)).await
             }
             // In memory: who only looks leaves the outbox alone.
-            Command::Count(args) => with(count::set_up(builder), |c| count::run(c, args, out)).await,
+            Command::Count(args) => with.client(count::set_up(builder), |c| count::run(c, args, out)).await,
+            Command::Block(args) => {
+                let change = PolicyChange { block: vec![args.peer], ..PolicyChange::default() };
+                with.client(count::set_up(builder), |c| policy::run(c, change, args.timeout.into(), out)).await
+            }
+            Command::Allow(args) => {
+                let change = PolicyChange { allow: vec![args.peer], ..PolicyChange::default() };
+                with.client(count::set_up(builder), |c| policy::run(c, change, args.timeout.into(), out)).await
+            }
+            Command::Policy(args) => {
+                let change = PolicyChange { senders: args.senders.map(policy::senders), ..PolicyChange::default() };
+                with.client(count::set_up(builder), |c| policy::run(c, change, args.timeout.into(), out)).await
+            }
             Command::Chat(args) => {
-                with(chat::set_up(builder.directory(&path), &args), |c| chat::run(c, args, out)).await
+                with.client(chat::set_up(builder.directory(&path), &args), |c| chat::run(c, args, out)).await
             }
         }
     })
 }
 
-/// Starts a client for a command, and closes it whatever becomes of the command.
-async fn with<F>(builder: ClientBuilder, command: impl FnOnce(Client) -> F) -> Result<Done, Fault>
-where
-    F: Future<Output = Result<Done, Fault>>,
-{
-    let client = builder.start().map_err(|error| Fault::Failed(error.into()))?;
-    let result = command(client.clone()).await;
-    client.close().await;
-    result
+/// How a command runs.
+struct Run {
+    /// The directory with an invitation that is shown, to be forgotten once the relay has let this peer in.
+    invited: Option<PathBuf>,
+}
+
+impl Run {
+    /// Starts a client for a command, and closes it whatever becomes of the command.
+    async fn client<F>(&self, builder: ClientBuilder, command: impl FnOnce(Client) -> F) -> Result<Done, Fault>
+    where
+        F: Future<Output = Result<Done, Fault>>,
+    {
+        let client = builder.start().map_err(|error| Fault::Failed(error.into()))?;
+        if let Some(path) = self.invited.clone() {
+            let mut connection = client.connection();
+            tokio::spawn(async move {
+                if connection.wait_for(|now| matches!(now, Connection::Open { .. })).await.is_ok() {
+                    directory::forget_invitation(&path);
+                }
+            });
+        }
+        let result = command(client.clone()).await;
+        if let Some(path) = &self.invited
+            && matches!(*client.connection().borrow(), Connection::Open { .. })
+        {
+            directory::forget_invitation(path);
+        }
+        client.close().await;
+        result
+    }
 }
 
 fn show(found: &directory::Found, out: &mut Output) -> Result<Done, Fault> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use posthouse::client::{Event, Incoming};
-use posthouse::protocol::{Outcome, Status};
+use posthouse::id::PeerId;
+use posthouse::protocol::{Outcome, Policy, Status};
 use posthouse::{id::MessageId, id::RelayId};
 use serde::Serialize;
 
@@ -66,6 +67,11 @@ pub(crate) enum Report {
         relay: String,
         count: u64,
     },
+    Policy {
+        senders: &'static str,
+        allowed: Vec<String>,
+        blocked: Vec<String>,
+    },
     Message {
         id: String,
         from: String,
@@ -104,6 +110,12 @@ impl Body {
 }
 
 impl Report {
+    pub(crate) fn policy(policy: &Policy) -> Self {
+        let names = |peers: &[PeerId]| peers.iter().map(ToString::to_string).collect();
+        let (senders, allowed, blocked) = (policy.senders.name(), names(&policy.allowed), names(&policy.blocked));
+        Self::Policy { senders, allowed, blocked }
+    }
+
     pub(crate) fn status(status: &Status) -> Self {
         let sender = |count: &posthouse::protocol::SenderCount| Sender {
             peer: count.sender.to_string(),

@@ -2,12 +2,25 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use posthouse::protocol::Status;
+use posthouse::protocol::{Policy, Senders, Status};
 use posthouse::time::UnixMillis;
 
 /// A count with its noun.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Whose messages are taken.
+pub(crate) fn policy(policy: &Policy) -> String {
+    let general = match policy.senders {
+        Senders::Anyone => "messages of anyone are taken",
+        Senders::Contacts => "messages of contacts alone are taken",
+    };
+    let listed = [("allowed", &policy.allowed), ("blocked", &policy.blocked)].map(|(word, peers)| {
+        let lines = peers.iter().map(|peer| format!("\n{word}  {peer}"));
+        lines.collect::<String>()
+    });
+    general.to_owned() + &listed.concat()
 }
 
 /// Bytes as a person reads them.

@@ -7,6 +7,7 @@ mod access;
 mod backup;
 mod health;
 mod metrics;
+mod peers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,7 +41,8 @@ pub struct Admin {
 
 impl Admin {
     /// Listens, and answers: to everybody `GET /healthz` (the process lives), `/readyz` (it takes messages), `/status`
-    /// and `/metrics`, which name nobody; to who shows the token `/relays` and `/backup`.
+    /// and `/metrics`, which name nobody; to who shows the token `/relays`, `/backup`, and what
+    /// [`Operator`](crate::relay::Operator) does.
     ///
     /// # Errors
     /// What the system says if the address cannot be had.
@@ -63,9 +65,10 @@ impl Admin {
             .with_state(health.clone());
         let guarded = Router::new()
             .route("/relays", get(relays))
-            .with_state(observer)
+            .with_state(observer.clone())
             .route("/backup", get(backup::backup))
             .with_state(health)
+            .merge(peers::routes(observer.operator()))
             .layer(from_fn_with_state(access.clone(), with_token));
         let router =
             Router::new().route("/healthz", get(async || "ok\n")).merge(open).merge(guarded).layer(from_fn(no_browser));

@@ -45,8 +45,20 @@ pub(super) fn ask(data: &Path, what: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Tells the relay on this data directory to do something; what it says to that.
+pub(super) fn tell(data: &Path, what: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let answer = call(data, what, true)?.with_context(|| format!("no relay runs on {} now", data.display()));
+    answer?.read_to_string(&mut text).context("the relay's answer")?;
+    Ok(text)
+}
+
 /// Its answer, to be read as it comes; nothing if none runs there.
 pub(super) fn open(data: &Path, what: &str) -> anyhow::Result<Option<impl Read + use<>>> {
+    call(data, what, false)
+}
+
+fn call(data: &Path, what: &str, changes: bool) -> anyhow::Result<Option<impl Read + use<>>> {
     let access = match Access::read(data) {
         Ok(access) => access,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -54,14 +66,15 @@ pub(super) fn open(data: &Path, what: &str) -> anyhow::Result<Option<impl Read +
     };
     let agent = ureq::Agent::config_builder()
         .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
+        .timeout_recv_response((!changes).then_some(PATIENCE))
         .http_status_as_error(false)
         .build()
         .new_agent();
-    let asked = agent
-        .get(format!("http://{}/{what}", access.address))
-        .header("authorization", format!("Bearer {}", access.token))
-        .call();
+    let (place, shown) = (format!("http://{}/{what}", access.address), format!("Bearer {}", access.token));
+    let asked = match changes {
+        false => agent.get(place).header("authorization", shown).call(),
+        true => agent.post(place).header("authorization", shown).send_empty(),
+    };
     match asked {
         // Another relay has that port now.
         Ok(answer) if answer.status() == ureq::http::StatusCode::UNAUTHORIZED => Ok(None),

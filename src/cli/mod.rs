@@ -9,7 +9,9 @@ mod config;
 mod identity;
 mod live;
 mod output;
+mod peers;
 mod relays;
+mod reload;
 mod run;
 mod shell;
 mod status;
@@ -53,6 +55,10 @@ enum Command {
     Restore(backup::Restore),
     /// Read the whole store of a relay that does not run, and say whether it is sound.
     Check(backup::Check),
+    /// Show the peers of a running relay, let them in or keep them out.
+    Peers(peers::Args),
+    /// Make an invitation to a running relay.
+    Invite(peers::Invite),
     /// Measure a relay: its own one, or one that is named.
     Bench(bench::Args),
     /// Print completions for a shell.
@@ -86,6 +92,8 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::backup(args),
         Command::Restore(args) => backup::restore(args),
         Command::Check(args) => backup::check(args),
+        Command::Peers(args) => peers::run(args),
+        Command::Invite(args) => peers::invite(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::config::{LogFormat, Place, Settings};
 use super::live::Live;
+use super::reload::{Reload, SetLog};
 use super::{CliError, identity, output};
 use crate::admin::Admin;
 use crate::random::SystemEntropy;
@@ -47,24 +48,46 @@ pub(super) struct Args {
 
 /// Runs a relay until SIGTERM, Ctrl-C, or a failure that only a new start can mend.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
-    let settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
-    let log = args.log.as_ref().unwrap_or(&settings.log);
-    let filter = EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"));
+    let json = args.json;
+    let format = args.log_format;
+    let read = move || {
+        let mut settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
+        settings.log = args.log.clone().unwrap_or(settings.log);
+        Ok(settings)
+    };
+    let now: Settings = read()?;
     let live = Live::new();
     let above = live.clone();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter.map_err(CliError::Usage)?)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(move || above.log());
-    match args.log_format.unwrap_or(settings.log_format) {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+        .with_writer(move || above.log())
+        .with_env_filter(filter(&now.log).map_err(CliError::Usage)?);
+    let set_log: SetLog = match format.unwrap_or(now.log_format) {
+        LogFormat::Text => {
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |filter| Ok(handle.reload(filter)?))
+        }
+        LogFormat::Json => {
+            let log = log.json().with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |filter| Ok(handle.reload(filter)?))
+        }
+    };
+    let reload = Reload { now, read: Box::new(read), set_log };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    Ok(runtime.block_on(serve(&settings, args.json, &live))?)
+    Ok(runtime.block_on(serve(reload, json, &live))?)
 }
 
-async fn serve(settings: &Settings, json: bool, live: &Live) -> anyhow::Result<()> {
+/// What to log.
+pub(super) fn filter(log: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"))
+}
+
+async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()> {
+    let settings = &reload.now;
     let identity = identity::load(settings)?;
     let data = &settings.data;
     std::fs::create_dir_all(data)
@@ -85,13 +108,10 @@ async fn serve(settings: &Settings, json: bool, live: &Live) -> anyhow::Result<(
     })?;
     let store = Arc::new(store);
     let relay = Relay::start(RelayOptions {
-        identity,
         socket: Socket::Bind(settings.listen),
-        store: store.clone(),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
         limits: settings.relay.clone(),
-        determinism: None,
+        clock: clock.clone(),
+        ..RelayOptions::new(identity, store.clone())
     });
     let relay = relay.with_context(|| format!("--listen {}", settings.listen))?;
     let admin = Admin::start(settings.admin, relay.observer(), clock, &*entropy).await;
@@ -99,23 +119,29 @@ async fn serve(settings: &Settings, json: bool, live: &Live) -> anyhow::Result<(
     admin.access().write(data).with_context(|| format!("the file for commands in {}", data.display()))?;
     announce(settings, &relay, &admin, json)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut asked = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
+    let observer = relay.observer();
     let shown = async {
-        live.show(relay.observer()).await;
+        live.show(observer).await;
         std::future::pending::<()>().await;
     };
-    tokio::select! {
-        () = asked() => {}
-        () = shown => {}
-        error = relay.failed() => return fail(relay, error).await,
+    tokio::pin!(shown);
+    loop {
+        tokio::select! {
+            () = asked() => break,
+            _ = hangup.recv() => reload.run(&relay, &store),
+            () = &mut shown => {}
+            error = relay.failed() => return fail(relay, error).await,
+        }
     }
     tokio::select! {
-        stopped = stop(relay, &store, settings.drain) => stopped,
+        stopped = stop(relay, &store, reload.now.drain) => stopped,
         () = asked() => bail!("told twice to stop: ended at once, as a crash would; nothing that was promised is lost"),
     }
 }

@@ -18,6 +18,7 @@ use crate::address::RelayAddress;
 use crate::delivery::Inbox;
 use crate::id::PeerId;
 use crate::identity::Identity;
+use crate::protocol::clip_text;
 use crate::protocol::limit::{
     DEFAULT_ACK_TIMEOUT, DEFAULT_CREDIT_BYTES, DEFAULT_CREDIT_MESSAGES, DEFAULT_TTL, MAX_PAGE_MESSAGES,
 };
@@ -48,6 +49,7 @@ pub struct ClientBuilder {
     backend: Backend,
     reading: ReadingOptions,
     ack_timeout: Duration,
+    invitation: Option<String>,
     outbox_messages: usize,
     signs_all: bool,
     default_ttl: Duration,
@@ -73,6 +75,7 @@ impl ClientBuilder {
                 credit_bytes: DEFAULT_CREDIT_BYTES,
             },
             ack_timeout: DEFAULT_ACK_TIMEOUT,
+            invitation: None,
             outbox_messages: OUTBOX_MESSAGES,
             signs_all: false,
             default_ttl: DEFAULT_TTL,
@@ -132,6 +135,14 @@ impl ClientBuilder {
     #[must_use]
     pub const fn ack_timeout(mut self, timeout: Duration) -> Self {
         self.ack_timeout = timeout;
+        self
+    }
+
+    /// The token of an invitation, for a relay that makes mailboxes for those alone who show one. It is used up once;
+    /// showing it again does no harm.
+    #[must_use]
+    pub fn invitation(mut self, token: impl Into<String>) -> Self {
+        self.invitation = Some(clip_text(&token.into()));
         self
     }
 
@@ -207,7 +218,7 @@ impl ClientBuilder {
         let clock = self.clock.unwrap_or_else(SystemClock::shared);
         let entropy = self.entropy.unwrap_or_else(SystemEntropy::shared);
         let (store, mut recovered) = ClientStore::open(self.backend, self.writer, &*entropy)?;
-        let socket = self.socket.unwrap_or_else(|| Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into()));
+        let socket = self.socket.unwrap_or_else(Socket::anywhere);
         let determinism = self.determinism.as_ref();
         let endpoint = ClientEndpoint::bind(socket, &self.identity, &self.limits, &*entropy, determinism)?;
         let endpoint = Arc::new(endpoint);
@@ -239,6 +250,7 @@ impl ClientBuilder {
             endpoint: endpoint.clone(),
             relay: self.relay.clone(),
             ack_timeout: self.ack_timeout,
+            invitation: self.invitation,
             commands: from_handles,
             answers: from_application,
             seen: from_events,

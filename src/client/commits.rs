@@ -5,6 +5,7 @@
 //! relay or the application has already caused, is tried again until it works.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -27,12 +28,12 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) enum After {
     /// Messages entered the outbox.
     Sent {
-        entries: Vec<(Entry, Letter)>,
+        entries: Vec<(Entry, Arc<Letter>)>,
         outgoing: Vec<Outgoing>,
         reply: oneshot::Sender<Result<Vec<Outgoing>, SendError>>,
     },
     /// Messages did not: the store failed, and whoever sent them is told.
-    NotSent { entries: Vec<(Entry, Letter)> },
+    NotSent { entries: Vec<(Entry, Arc<Letter>)> },
     /// A message left the outbox.
     Resolved { key: u64, receipt: Receipt, outcome: KeptOutcome },
     /// The relay's store is noted.

@@ -19,7 +19,7 @@ use super::{Command, Stop};
 use crate::address::RelayAddress;
 use crate::delivery::Backoff;
 use crate::link::{Link, LinkError, Stream};
-use crate::protocol::{CloseCode, Frame, NopN};
+use crate::protocol::{CloseCode, Frame, HelloR, NopN};
 use crate::random::SharedEntropy;
 use crate::store::StoreError;
 use crate::store::redb::client::Change;
@@ -99,6 +99,7 @@ pub(super) struct Driver {
     pub(super) endpoint: Arc<ClientEndpoint>,
     pub(super) relay: RelayAddress,
     pub(super) ack_timeout: Duration,
+    pub(super) invitation: Option<String>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) answers: mpsc::UnboundedReceiver<Answered>,
     pub(super) seen: mpsc::UnboundedReceiver<Seen>,
@@ -189,7 +190,8 @@ impl Driver {
     }
 
     fn connect(&self) -> State {
-        let hello = self.receiving.hello(self.ack_timeout);
+        let invitation = self.invitation.clone();
+        let hello = HelloR { invitation, ..self.receiving.hello(self.ack_timeout) };
         let (endpoint, relay) = (self.endpoint.clone(), self.relay.clone());
         let attempt = Box::pin(async move { Link::open(&endpoint, &relay, hello).await.map(Box::new) });
         State::Connecting { attempt, since: self.clock.now() }
@@ -234,7 +236,7 @@ impl Driver {
     fn command(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
         match command {
             Command::Send(drafts, reply) => self.sending.send(drafts, &mut self.commits, reply),
-            Command::Status(sender, reply) => self.receiving.ask_status(sender, reply),
+            Command::Ask(question) => self.receiving.ask(question),
             Command::Pages(reader, options, to) => self.receiving.open_pages(reader, options, to),
             Command::Events(reply) => drop(reply.send(self.events.subscribe())),
             Command::Waiting(reply) => drop(reply.send(self.sending.waiting())),

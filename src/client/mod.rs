@@ -8,7 +8,7 @@
 //! # use std::sync::Arc;
 //! # use posthouse::identity::Identity;
 //! # use posthouse::random::SystemEntropy;
-//! # use posthouse::relay::{Relay, RelayLimits, RelayOptions};
+//! # use posthouse::relay::{Relay, RelayOptions};
 //! # use posthouse::store::redb::{Backend, relay::{OpenOptions, RedbRelayStore}};
 //! # use posthouse::time::SystemClock;
 //! # use posthouse::transport::Socket;
@@ -18,16 +18,9 @@
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-//! # let store = RedbRelayStore::open(OpenOptions::new(Backend::Memory, clock.clone(), entropy.clone()))?;
-//! # let relay = Relay::start(RelayOptions {
-//! #     identity: Identity::generate(&*entropy),
-//! #     socket: Socket::Bind("127.0.0.1:0".parse()?),
-//! #     store: Arc::new(store),
-//! #     clock,
-//! #     entropy: entropy.clone(),
-//! #     limits: RelayLimits::default(),
-//! #     determinism: None,
-//! # })?;
+//! # let store = RedbRelayStore::open(OpenOptions::new(Backend::Memory, clock, entropy.clone()))?;
+//! # let options = RelayOptions::new(Identity::generate(&*entropy), Arc::new(store));
+//! # let relay = Relay::start(RelayOptions { socket: Socket::Bind("127.0.0.1:0".parse()?), ..options })?;
 //! # let home = relay.address(relay.local_addr().into());
 //! // `home` is the relay's address. In memory here; `.directory("data")` for real.
 //! let alice = Client::builder(Identity::generate(&*entropy), home.clone()).start()?;
@@ -68,8 +61,8 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use crate::address::{PeerAddress, RelayAddress};
 use crate::id::PeerId;
 use crate::identity::Identity;
-use crate::protocol::Status;
-use crate::protocol::limit::{MAX_BODY_BYTES, MAX_PAGE_MESSAGES};
+use crate::protocol::limit::{MAX_BODY_BYTES, MAX_CONTACTS, MAX_PAGE_MESSAGES, MAX_PEERS_CHANGED};
+use crate::protocol::{Policy, PolicyChange, Senders, Status};
 use crate::store::StoreError;
 use crate::store::redb::file::OpenError;
 use crate::transport::{BindError, ClientEndpoint, Socket};
@@ -77,6 +70,7 @@ pub use builder::ClientBuilder;
 pub use event::{Connection, Event, Events};
 pub use message::{Accepted, Draft, Incoming, Outgoing};
 pub use reading::{Page, PageOptions, Pages, Reading};
+use sync::Question;
 
 /// A peer's connection to its home relay, and its outbox and inbox. Clones share them; the last one dropped
 /// closes the client.
@@ -104,7 +98,7 @@ type EventStream = mpsc::UnboundedReceiver<(Event, Option<u64>)>;
 #[derive(Debug)]
 pub(crate) enum Command {
     Send(Vec<Draft>, oneshot::Sender<Result<Vec<Outgoing>, SendError>>),
-    Status(Option<PeerId>, oneshot::Sender<Result<Status, Stop>>),
+    Ask(Question),
     Pages(u64, PageOptions, mpsc::Sender<Page>),
     Events(oneshot::Sender<EventStream>),
     Waiting(oneshot::Sender<usize>),
@@ -177,7 +171,72 @@ impl Client {
     /// # Cancel safety
     /// Safe.
     pub async fn status(&self, sender: Option<PeerId>) -> Result<Status, Stop> {
-        self.ask(|reply| Command::Status(sender, reply)).await?
+        self.ask(|reply| Command::Ask(Question::Status(sender, reply))).await
+    }
+
+    /// Whose messages the relay takes for this peer. Waits for a connection.
+    ///
+    /// # Errors
+    /// [`Stop`] if there will be none.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn policy(&self) -> Result<Policy, Stop> {
+        self.ask(|reply| Command::Ask(Question::Policy(reply))).await
+    }
+
+    /// From now on the relay takes the messages of anyone, or of those alone that were [allowed](Self::allow); never
+    /// those of peers that were [blocked](Self::block). What waits already stays. Returns once the relay has it on disk.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not hold.
+    pub async fn set_policy(&self, senders: Senders) -> Result<(), PolicyError> {
+        self.change_policy(PolicyChange { senders: Some(senders), ..PolicyChange::default() }).await
+    }
+
+    /// Messages of this peer are taken from now on.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not hold.
+    pub async fn allow(&self, peer: PeerId) -> Result<(), PolicyError> {
+        self.change_policy(PolicyChange { allow: vec![peer], ..PolicyChange::default() }).await
+    }
+
+    /// No more messages of this peer are taken: it is told *rejected*, `blocked`.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not hold.
+    pub async fn block(&self, peer: PeerId) -> Result<(), PolicyError> {
+        self.change_policy(PolicyChange { block: vec![peer], ..PolicyChange::default() }).await
+    }
+
+    /// Several changes, all or none. They name at most [`MAX_PEERS_CHANGED`] peers.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, they may or may not hold.
+    pub async fn change_policy(&self, change: PolicyChange) -> Result<(), PolicyError> {
+        if change.is_empty() {
+            return Ok(());
+        }
+        if change.peers() > MAX_PEERS_CHANGED {
+            return Err(PolicyError::TooManyAtOnce);
+        }
+        match self.ask(|reply| Command::Ask(Question::Change(change, reply))).await? {
+            true => Ok(()),
+            false => Err(PolicyError::Full),
+        }
     }
 
     /// Reads the mailbox page by page, beside what [`recv`](Self::recv) gives or instead of it. Looking takes
@@ -321,6 +380,21 @@ pub enum SendError {
     /// The client does nothing more.
     #[error(transparent)]
     Stopped(Stop),
+}
+
+/// Why the relay takes the same messages as before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The list would be too long.
+    #[error("the relay keeps {MAX_CONTACTS} peers that are allowed or blocked at most: forget some first")]
+    Full,
+    /// The change names too many peers.
+    #[error("one change names at most {MAX_PEERS_CHANGED} peers")]
+    TooManyAtOnce,
+    /// The client does nothing more.
+    #[error(transparent)]
+    Stopped(#[from] Stop),
 }
 
 /// Why a client could not be started.

@@ -4,6 +4,7 @@
 //! read when their turn comes.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,8 +17,9 @@ use crate::delivery::{Effect, Entry, Offer, Outbox, OutboxOptions, Request, Rest
 use crate::id::{LaneId, MessageId, Pair, PeerId, RelayId};
 use crate::identity::Identity;
 use crate::link::{Link, Stream, unexpected};
+use crate::mutant::Mutant;
 use crate::protocol::limit::{DEFAULT_TTL, MAX_BODY_BYTES, MAX_TTL, MIN_TTL};
-use crate::protocol::{Envelope, Frame, Header, MsgR};
+use crate::protocol::{Envelope, Frame, Header, MsgR, Outcome};
 use crate::random::{Pool, SharedEntropy};
 use crate::store::redb::client::{Change, KeptOutcome, Letter, Recovered};
 use crate::store::{Reply, StoreError};
@@ -33,7 +35,7 @@ const READ_MESSAGES: usize = 256;
 /// Messages that are being read from the disk.
 struct BodiesWanted {
     keys: Vec<u64>,
-    reply: Reply<Vec<(u64, Letter)>>,
+    reply: Reply<Vec<(u64, Arc<Letter>)>>,
 }
 
 /// What may be sent, and how.
@@ -58,7 +60,7 @@ pub(super) struct Sending {
     /// The first key of this opening, until the relay's store is known.
     first_key: u64,
     knows_store: bool,
-    at_hand: HashMap<u64, Letter>,
+    at_hand: HashMap<u64, Arc<Letter>>,
     at_hand_bytes: usize,
     requests: VecDeque<Request>,
     reading: Option<BodiesWanted>,
@@ -159,7 +161,7 @@ impl Sending {
         commits.after(After::Sent { entries, outgoing, reply });
     }
 
-    fn place(&mut self, draft: Draft) -> (Entry, Letter) {
+    fn place(&mut self, draft: Draft) -> (Entry, Arc<Letter>) {
         let (now, date) = (self.clock.now(), self.clock.date());
         let pair = Pair { sender: self.me, recipient: draft.to.peer };
         let (lane, n) = self.outbox.assign(pair, LaneId(u64::from_le_bytes(self.chance.bytes())));
@@ -181,11 +183,11 @@ impl Sending {
         let home = (draft.to.relay.relay != self.home).then(|| draft.to.relay.to_string());
         let bytes = envelope.bytes().len();
         let entry = Entry { key, id, lane, n, bytes, deadline: now + ttl };
-        (entry, Letter { envelope, home, deadline: date + ttl })
+        (entry, Arc::new(Letter { envelope, home, deadline: date + ttl }))
     }
 
     /// Messages are durable: they may be offered.
-    pub(super) fn sent(&mut self, entries: Vec<(Entry, Letter)>) {
+    pub(super) fn sent(&mut self, entries: Vec<(Entry, Arc<Letter>)>) {
         self.on_the_way -= entries.len();
         for (entry, letter) in entries {
             if self.at_hand_bytes < AT_HAND_BYTES {
@@ -197,7 +199,7 @@ impl Sending {
     }
 
     /// Messages did not get to the disk: whoever sent them is told, and it is as if they had never been.
-    pub(super) fn not_sent(&mut self, entries: &[(Entry, Letter)]) {
+    pub(super) fn not_sent(&mut self, entries: &[(Entry, Arc<Letter>)]) {
         self.on_the_way -= entries.len();
         for (entry, _) in entries {
             self.handles.remove(&entry.key);
@@ -295,7 +297,11 @@ impl Sending {
                     self.forget(key);
                     self.resolving += 1;
                     let outcome = KeptOutcome { id, lane, n, verdict };
-                    commits.change(Change::Resolve(key, outcome.clone()));
+                    if !(Mutant::GivingUpNotDurable.is_planted()
+                        && matches!(outcome.verdict.outcome, Outcome::Expired { .. }))
+                    {
+                        commits.change(Change::Resolve(key, outcome.clone()));
+                    }
                     commits.after(After::Resolved { key, receipt, outcome });
                 }
                 Effect::Silent => silent = true,

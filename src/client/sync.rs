@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Stop;
 use super::acks::Acks;
 use super::reading::{Page, PageOptions};
 use crate::delivery::RoundTrip;
 use crate::id::{PeerId, StoreId};
 use crate::link::Link;
 use crate::protocol::limit::MAX_PAGE_BYTES;
-use crate::protocol::{FrameType, PageA, PageR, Status, StatusA, StatusR, Taken, WireError};
+use crate::protocol::{
+    Frame, FrameType, PageA, PageR, Policy, PolicyA, PolicyChange, PolicyR, Status, StatusA, StatusR, Taken, WireError,
+};
 use crate::time::{Moment, SharedClock};
 use crate::transport::{FrameSender, TransportError};
 
@@ -65,19 +66,23 @@ struct Asked {
     sent: Option<Moment>,
 }
 
-/// Somebody who wants to know what waits, from one sender alone if one is named.
+/// What the application wants to know, or to have changed. Asked in the order of its calls.
 #[derive(Debug)]
-struct StatusWanted {
-    sender: Option<PeerId>,
-    reply: oneshot::Sender<Result<Status, Stop>>,
+pub(crate) enum Question {
+    /// What waits, from one sender alone if one is named.
+    Status(Option<PeerId>, oneshot::Sender<Status>),
+    /// Whose messages are taken.
+    Policy(oneshot::Sender<Policy>),
+    /// From now on these; the answer is whether that holds.
+    Change(PolicyChange, oneshot::Sender<bool>),
 }
 
 /// The request for it, and when it was sent.
 #[derive(Debug)]
-struct StatusAsked {
+struct QuestionAsked {
     request: u64,
     sent: Moment,
-    wanted: StatusWanted,
+    question: Question,
 }
 
 /// See the head of this file.
@@ -86,8 +91,8 @@ pub(super) struct Sync {
     clock: SharedClock,
     next_request: u64,
     readers: BTreeMap<u64, Reader>,
-    statuses: VecDeque<StatusWanted>,
-    statuses_asked: VecDeque<StatusAsked>,
+    questions: VecDeque<Question>,
+    questions_asked: VecDeque<QuestionAsked>,
     round_trip: RoundTrip,
 }
 
@@ -97,8 +102,8 @@ impl Sync {
             clock,
             next_request: 0,
             readers: BTreeMap::new(),
-            statuses: VecDeque::new(),
-            statuses_asked: VecDeque::new(),
+            questions: VecDeque::new(),
+            questions_asked: VecDeque::new(),
             round_trip: RoundTrip::new(TIMEOUTS.0, TIMEOUTS.1),
         }
     }
@@ -126,14 +131,14 @@ impl Sync {
                 acks.give_back(asked.answers);
             }
         }
-        self.statuses.extend(self.statuses_asked.drain(..).map(|asked| asked.wanted));
+        self.ask_again();
     }
 
     /// No answer will come any more.
     pub(super) fn stop(&mut self) {
         self.readers.clear();
-        self.statuses.clear();
-        self.statuses_asked.clear();
+        self.questions.clear();
+        self.questions_asked.clear();
     }
 
     /// Reads the backlog into the queue from here on; `None` if there is none to read.
@@ -184,9 +189,16 @@ impl Sync {
         turning.turn()
     }
 
-    /// Wants to know what waits.
-    pub(super) fn ask_status(&mut self, sender: Option<PeerId>, reply: oneshot::Sender<Result<Status, Stop>>) {
-        self.statuses.push_back(StatusWanted { sender, reply });
+    /// The application asks.
+    pub(super) fn ask(&mut self, question: Question) {
+        self.questions.push_back(question);
+    }
+
+    /// Questions without an answer go before those that were not asked yet: a change may not overtake another.
+    fn ask_again(&mut self) {
+        for asked in self.questions_asked.drain(..).rev() {
+            self.questions.push_front(asked.question);
+        }
     }
 
     /// A page has come: for the queue, or for an application that waits for it.
@@ -215,16 +227,37 @@ impl Sync {
     }
 
     pub(super) fn status(&mut self, answer: StatusA) -> Result<(), WireError> {
-        let place = self.statuses_asked.iter().position(|asked| asked.request == answer.request);
-        match place.and_then(|place| self.statuses_asked.remove(place)) {
+        match self.answered(answer.request, FrameType::StatusA)? {
+            // Who no longer waits does not need to know.
+            Some(Question::Status(_, reply)) => drop(reply.send(answer.status)),
+            Some(_) => return Err(never_asked(FrameType::StatusA)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn policy(&mut self, answer: PolicyA) -> Result<(), WireError> {
+        // Who no longer waits does not need to know.
+        match (self.answered(answer.request, FrameType::PolicyA)?, answer.policy) {
+            (Some(Question::Policy(reply)), Some(policy)) => drop(reply.send(policy)),
+            (Some(Question::Change(_, reply)), _) => drop(reply.send(!answer.full)),
+            (Some(_), _) => return Err(never_asked(FrameType::PolicyA)),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// The question of this request, if it still waits for its answer.
+    fn answered(&mut self, request: u64, frame: FrameType) -> Result<Option<Question>, WireError> {
+        let place = self.questions_asked.iter().position(|asked| asked.request == request);
+        match place.and_then(|place| self.questions_asked.remove(place)) {
             Some(asked) => {
                 self.round_trip.sample(self.clock.now() - asked.sent);
-                asked.wanted.reply.send(Ok(answer.status)).ok();
-                Ok(())
+                Ok(Some(asked.question))
             }
             // It was asked again meanwhile.
-            None if answer.request < self.next_request => Ok(()),
-            None => Err(never_asked(FrameType::StatusA)),
+            None if request < self.next_request => Ok(None),
+            None => Err(never_asked(frame)),
         }
     }
 
@@ -235,8 +268,8 @@ impl Sync {
 
     pub(super) fn next_timeout(&self) -> Option<Moment> {
         let pages = self.readers.values().filter_map(|reader| reader.asked.as_ref()?.sent);
-        let statuses = self.statuses_asked.front().map(|asked| asked.sent);
-        pages.chain(statuses).min().map(|sent| sent + self.round_trip.timeout())
+        let questions = self.questions_asked.front().map(|asked| asked.sent);
+        pages.chain(questions).min().map(|sent| sent + self.round_trip.timeout())
     }
 
     /// Time has passed: what is unanswered for too long is asked again.
@@ -248,9 +281,7 @@ impl Sync {
         for asked in self.readers.values_mut().filter_map(|reader| reader.asked.as_mut()) {
             asked.sent = None;
         }
-        for asked in self.statuses_asked.drain(..).rev() {
-            self.statuses.push_front(asked.wanted);
-        }
+        self.ask_again();
     }
 
     /// Sends what is to be asked. The stream to wait for, if it has no room.
@@ -261,12 +292,12 @@ impl Sync {
         acks: &mut Acks,
     ) -> Result<Option<FrameSender>, TransportError> {
         let now = self.clock.now();
-        while let Some(wanted) = self.statuses.pop_front() {
-            if !link.sync.try_send(&StatusR { request: self.next_request, sender: wanted.sender }.into())? {
-                self.statuses.push_front(wanted);
+        while let Some(question) = self.questions.pop_front() {
+            if !link.sync.try_send(&question.frame(self.next_request))? {
+                self.questions.push_front(question);
                 return Ok(Some(link.sync.clone()));
             }
-            self.statuses_asked.push_back(StatusAsked { request: self.next_request, sent: now, wanted });
+            self.questions_asked.push_back(QuestionAsked { request: self.next_request, sent: now, question });
             self.next_request += 1;
         }
         for reader in self.readers.values_mut() {
@@ -280,6 +311,16 @@ impl Sync {
             self.next_request += 1;
         }
         Ok(None)
+    }
+}
+
+impl Question {
+    fn frame(&self, request: u64) -> Frame {
+        match self {
+            Self::Status(sender, _) => StatusR { request, sender: *sender }.into(),
+            Self::Policy(_) => PolicyR { request, change: PolicyChange::default() }.into(),
+            Self::Change(change, _) => PolicyR { request, change: change.clone() }.into(),
+        }
     }
 }
 

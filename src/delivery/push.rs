@@ -30,7 +30,7 @@ pub struct Repeat<T> {
     pub item: T,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Pushed<T> {
     item: T,
     bytes: usize,
@@ -38,7 +38,7 @@ struct Pushed<T> {
 }
 
 /// The messages that were pushed and not yet answered. `T` is what the shell needs to push one again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PushWindow<T> {
     max_messages: usize,
     max_bytes: usize,

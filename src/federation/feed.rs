@@ -192,8 +192,8 @@ mod tests {
             store: Arc::new(RedbRelayStore::open(store).unwrap()),
             clock,
             entropy,
-            places: BTreeMap::new(),
-            tell: Box::new(|_| {}),
+            places: std::sync::RwLock::default(),
+            tell: Arc::new(()),
             failed: Box::new(|_| {}),
         }
     }

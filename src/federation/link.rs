@@ -15,12 +15,13 @@ use super::feed::{Feed, News};
 use super::{Context, Order, Standing, Status};
 use crate::address::HostPort;
 use crate::delivery::{Backoff, Effect, Entry, Offer, Outbox, OutboxOptions, Receipt, Request, Restored};
-use crate::id::{PeerId, RelayId};
+use crate::id::{LaneKey, PeerId, RelayId};
 use crate::link::{self, Link as Connected, LinkError, Stream, unexpected};
-use crate::protocol::{CloseCode, Frame, MsgR, Role, Verdict};
+use crate::protocol::{CloseCode, Frame, MsgR, Outcome, Role, Verdict};
+use crate::store::told::Told;
 use crate::store::{Done, Fence, LinkState, Op, Reply, StoreError, Stored, outbox_key};
-use crate::time::{Moment, millis, sleep_until};
-use crate::transport::{CloseReason, FrameSender, TransportError};
+use crate::time::{Alarm, Moment, millis, sleep_until};
+use crate::transport::{FrameSender, TransportError};
 
 /// The first and the longest wait between attempts to connect.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
@@ -57,7 +58,14 @@ enum State {
 /// What the store is busy with.
 enum Commit {
     Remember,
-    Outcomes(Vec<Receipt>),
+    Outcomes { told: Told, receipts: Vec<Receipt> },
+}
+
+/// A message of which the other relay said what became of it.
+struct Resolved {
+    lane: LaneKey,
+    n: u64,
+    verdict: Verdict,
 }
 
 /// See the head of this file.
@@ -76,7 +84,7 @@ pub(super) struct Link {
     restoring: bool,
     feed: Feed,
     requests: VecDeque<Request>,
-    resolved: BTreeMap<u64, Verdict>,
+    resolved: BTreeMap<u64, Resolved>,
     receipts: Vec<Receipt>,
     commits: VecDeque<(Reply<Vec<Done>>, Op, Commit)>,
     /// The store did not work: until when to leave it alone, and whether the oldest commit failed.
@@ -134,6 +142,7 @@ impl Link {
     pub(super) async fn run(&mut self) -> u64 {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         let mut state = State::Idle;
+        let mut alarm = Alarm::default();
         let Order { mut times, mut hopes, .. } = *self.orders.borrow_and_update();
         loop {
             let now = self.context.clock.now();
@@ -180,7 +189,7 @@ impl Link {
                     Err(error) => state = self.lost(&state, &error, &mut backoff),
                 },
                 () = writable(blocked.as_ref()), if blocked.is_some() => {}
-                () = sleep_until(&*context.clock, timeout), if timeout.is_some() => {
+                () = alarm.ring(&*context.clock, timeout), if timeout.is_some() => {
                     self.outbox.on_timeout(context.clock.now());
                 }
             }
@@ -280,16 +289,17 @@ impl Link {
                 Effect::Remember(store) => {
                     self.foreign_below = self.feed.cursor() + 1;
                     let remember = Op::Remember { outbox: self.key, store, foreign_below: self.foreign_below };
-                    self.submit(remember, Commit::Remember);
+                    let (reply, op) = self.hand_in(remember);
+                    self.commits.push_back((reply, op, Commit::Remember));
                 }
                 Effect::Accepted { key, .. } => self.feed.forget(key),
                 Effect::Held { reason, until, .. } => {
                     let wait = until - self.context.clock.now();
                     tracing::debug!(relay = %self.relay.short(), %reason, ?wait, "a relay takes no more of a lane now");
                 }
-                Effect::Resolved { key, verdict, receipt, .. } => {
+                Effect::Resolved { key, lane, n, verdict, receipt, .. } => {
                     self.feed.forget(key);
-                    self.resolved.insert(key, verdict);
+                    self.resolved.insert(key, Resolved { lane, n, verdict });
                     self.receipts.push(receipt);
                 }
                 Effect::Silent => silent = true,
@@ -313,16 +323,27 @@ impl Link {
         while !self.resolved.is_empty() && self.commits.len() < BATCHES {
             let rest = self.resolved.keys().nth(BATCH_OUTCOMES).copied();
             let rest = rest.map(|first| self.resolved.split_off(&first)).unwrap_or_default();
-            let outcomes = std::mem::replace(&mut self.resolved, rest);
+            let resolved = std::mem::replace(&mut self.resolved, rest);
+            let mut told = Told::default();
+            for Resolved { lane, n, verdict } in resolved.values() {
+                if verdict.outcome == Outcome::Delivered {
+                    // What is forwarded is our own peers' alone.
+                    told.add(lane.pair.sender, *lane, *n);
+                }
+            }
+            let outcomes: BTreeMap<_, _> =
+                resolved.into_iter().map(|(key, resolved)| (key, resolved.verdict)).collect();
             let receipts = if self.resolved.is_empty() { std::mem::take(&mut self.receipts) } else { Vec::new() };
             tracing::trace!(relay = %self.relay.short(), outcomes = outcomes.len(), "outcomes go to the disk");
-            self.submit(Op::Resolve { outbox: self.key, outcomes }, Commit::Outcomes(receipts));
+            // In the store's order of things before anybody is told.
+            let (reply, op) = self.hand_in(Op::Resolve { outbox: self.key, outcomes });
+            told.tell_all(&*self.context.tell);
+            self.commits.push_back((reply, op, Commit::Outcomes { told, receipts }));
         }
     }
 
-    fn submit(&mut self, op: Op, commit: Commit) {
-        let reply = self.context.store.submit(fence(self.key), vec![op.clone()]);
-        self.commits.push_back((reply, op, commit));
+    fn hand_in(&self, op: Op) -> (Reply<Vec<Done>>, Op) {
+        (self.context.store.submit(fence(self.key), vec![op.clone()]), op)
     }
 
     fn committed(&mut self, done: Result<Vec<Done>, StoreError>) {
@@ -336,13 +357,8 @@ impl Link {
         let Some((_, _, commit)) = self.commits.pop_front() else { return };
         match commit {
             Commit::Remember => self.outbox.remembered(),
-            Commit::Outcomes(receipts) => {
-                for settled in done.iter().flat_map(|done| match done {
-                    Done::Settled(settled) => settled.as_slice(),
-                    _ => &[],
-                }) {
-                    (self.context.tell)(settled);
-                }
+            Commit::Outcomes { told, receipts } => {
+                told.tell_rest(&*self.context.tell, &done);
                 for receipt in receipts {
                     self.outbox.persisted(receipt);
                 }
@@ -470,10 +486,6 @@ impl Link {
         self.requests.clear();
         self.outbox.disconnect();
         self.feed.disconnected();
-        if matches!(error, LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
-            // It was restarted, so it is there.
-            backoff.reset();
-        }
         let wait = match error {
             LinkError::GoingAway(delay) => {
                 backoff.reset();

@@ -8,14 +8,15 @@ mod feed;
 mod link;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
 use crate::address::RelayAddress;
 use crate::id::RelayId;
 use crate::random::SharedEntropy;
-use crate::store::{LinkState, RelayStore, Settled, StoreError};
+use crate::store::told::Tell;
+use crate::store::{LinkState, RelayStore, StoreError};
 use crate::time::{SharedClock, UnixMillis};
 use crate::transport::ClientEndpoint;
 use link::Link;
@@ -30,7 +31,7 @@ pub struct Context {
     /// Its outgoing connections, proven by its own key.
     pub endpoint: ClientEndpoint,
     /// Where relays are, whatever messages say.
-    pub places: BTreeMap<RelayId, RelayAddress>,
+    pub places: RwLock<BTreeMap<RelayId, RelayAddress>>,
     /// Where the outboxes are.
     pub store: Arc<dyn RelayStore>,
     /// Its clock.
@@ -38,7 +39,7 @@ pub struct Context {
     /// Its chance.
     pub entropy: SharedEntropy,
     /// Tells senders what became of their messages.
-    pub tell: Box<dyn Fn(&Settled) + Send + Sync>,
+    pub tell: Arc<dyn Tell>,
     /// The store failed for good.
     pub failed: Box<dyn Fn(&StoreError) + Send + Sync>,
 }
@@ -147,6 +148,12 @@ impl Federation {
         self.open(address, None)
     }
 
+    /// From now on relays are at these places, whatever messages say. A link that is there learns of a new one with the
+    /// next message for it.
+    pub fn set_places(&self, places: BTreeMap<RelayId, RelayAddress>) {
+        *self.context.places.write().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
     /// That relay has connected, so it is there: what waits for it need not wait for its next try.
     pub fn heard_from(&self, relay: &RelayId) {
         if let Some(handle) = lock(&self.links).get(relay) {
@@ -164,7 +171,8 @@ impl Federation {
     }
 
     fn open(&self, address: RelayAddress, state: Option<LinkState>) -> Option<RelayAddress> {
-        let address = self.context.places.get(&address.relay).cloned().unwrap_or(address);
+        let known = self.context.places.read().unwrap_or_else(PoisonError::into_inner).get(&address.relay).cloned();
+        let address = known.unwrap_or(address);
         let mut links = lock(&self.links);
         if let Some(handle) = links.get(&address.relay) {
             handle.orders.send_modify(|order| {

@@ -174,6 +174,8 @@ fn take<const N: usize>(bytes: &[u8]) -> Option<([u8; N], &[u8])> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     pub(crate) fn sample(n: u64, body: &[u8]) -> Envelope {
@@ -232,5 +234,56 @@ pub(crate) mod tests {
         assert_eq!(parse(with(128, 0)), EnvelopeError::Range("n"));
         assert_eq!(parse(with(121, 1)), EnvelopeError::Range("n"));
         assert_eq!(parse(with(137, 1)), EnvelopeError::Range("lifetime"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_envelope_is_read_back(
+            keys in any::<[[u8; 32]; 3]>(),
+            id in any::<[u8; 16]>(),
+            lane in any::<u64>(),
+            n in 1..=MAX_INTEGER,
+            times in (0..=MAX_INTEGER, 0..=MAX_INTEGER),
+            body in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let header = Header {
+                sender: PeerId::from_bytes(keys[0]),
+                relay: RelayId::from_bytes(keys[1]),
+                recipient: PeerId::from_bytes(keys[2]),
+                id: MessageId::from_bytes(id),
+                lane: LaneId(lane),
+                n,
+                created: UnixMillis(times.0),
+                ttl: Duration::from_millis(times.1),
+            };
+            let envelope = Envelope::new(header, &body);
+            prop_assert_eq!(Envelope::parse(envelope.bytes().clone()), Ok(envelope.clone()));
+            prop_assert_eq!(&envelope.body()[..], &body[..]);
+        }
+
+        #[test]
+        fn any_bytes_are_an_envelope_with_a_single_form_or_an_error(
+            version in prop::option::of(0..3u8),
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            high in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        ) {
+            let mut bytes = bytes;
+            if let Some(version) = version
+                && bytes.len() >= HEADER_BYTES
+            {
+                bytes[0] = version;
+                // Numbers at random are nearly all too large.
+                for at in [121, 129, 137] {
+                    bytes[at..at + 2].fill(0);
+                }
+                for at in high {
+                    *at.get_mut(&mut bytes[..]) = 0xff;
+                }
+            }
+            if let Ok(envelope) = Envelope::parse(bytes.clone().into()) {
+                let again = Envelope::new(*envelope.header(), &envelope.body());
+                prop_assert_eq!(&again.bytes()[..], &bytes[..]);
+            }
+        }
     }
 }

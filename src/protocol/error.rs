@@ -121,6 +121,9 @@ close_codes! {
     NotAllowed = 0x13, "not_allowed";
     /// The relay has as many connections as it takes, or too many came from one address.
     TooManyConnections = 0x14, "too_many_connections";
+    /// The peer has no mailbox here, and this relay makes one for an invitation only: none was shown, or it is unknown,
+    /// used up or expired.
+    NotInvited = 0x15, "not_invited";
     /// A frame above the fixed limit.
     FrameTooLong = 0x20, "frame_too_long";
     /// Bytes that are not the frame they claim to be.

@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use super::error::WireError;
 use super::lane::{CloseA, CloseR, WhereA, WhereR};
-use super::limit::{MAX_DEPTH, MAX_LANES_ASKED};
+use super::limit::{MAX_DEPTH, MAX_LANES_ASKED, MAX_PEERS_CHANGED};
 use super::mailbox::{PageA, PageR, StatusA, StatusR};
 use super::message::{AckA, AckN, AckR, Exception, MsgA, MsgN, MsgR};
+use super::policy::{PolicyA, PolicyR};
 use super::session::{GoawayN, HelloA, HelloR, NopN, OpenN};
 
 /// Types from here on are skipped if unknown; below they close the connection.
@@ -98,6 +99,7 @@ frames! {
     CloseR = 0x0105 "R:CLOSE",
     StatusR = 0x0106 "R:STATUS",
     PageR = 0x0107 "R:PAGE",
+    PolicyR = 0x0108 "R:POLICY",
     MsgA = 0x0201 "MSG:A",
     AckA = 0x0202 "ACK:A",
     HelloA = 0x0203 "A:HELLO",
@@ -105,6 +107,7 @@ frames! {
     CloseA = 0x0205 "A:CLOSE",
     StatusA = 0x0206 "A:STATUS",
     PageA = 0x0207 "A:PAGE",
+    PolicyA = 0x0208 "A:POLICY",
     MsgN = 0x0301 "MSG:N",
     AckN = 0x0302 "ACK:N",
     OpenN = 0x0303 "N:OPEN",
@@ -140,6 +143,7 @@ impl Frame {
             Self::WhereA(told) if told.lanes.iter().flat_map(|lane| &lane.exceptions).any(Exception::is_reversed) => {
                 bad(REVERSED)
             }
+            Self::PolicyR(ask) if ask.change.peers() > MAX_PEERS_CHANGED => bad("too many peers"),
             Self::CloseR(close) if close.lanes.len() > MAX_LANES_ASKED => bad("too many lanes"),
             _ => Ok(self),
         }

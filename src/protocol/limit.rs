@@ -31,6 +31,12 @@ pub const MAX_LIST: usize = 10_000;
 /// Lanes that one R:WHERE or R:CLOSE asks about. More is `bad_value`.
 pub const MAX_LANES_ASKED: usize = 256;
 
+/// Peers that one R:POLICY names. More is `bad_value`.
+pub const MAX_PEERS_CHANGED: usize = 256;
+
+/// Peers that one recipient may have allowed and blocked. What goes beyond is refused.
+pub const MAX_CONTACTS: u64 = 10_000;
+
 /// Bytes of rows in one A:WHERE, and of outcomes in one ACK:N. The rest is told in the next: far below a frame,
 /// so that a relay's memory for one answer is small, and one run may go beyond.
 pub const TOLD_BYTES: usize = 256 << 10;

@@ -74,6 +74,9 @@ pub struct HelloR {
     /// How long the relay waits for an ACK:R before it repeats, ms.
     #[serde(rename = "t", deserialize_with = "wire::integer")]
     pub ack_timeout_ms: u64,
+    /// The token of an invitation, for a relay that wants one.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none", deserialize_with = "wire::text")]
+    pub invitation: Option<String>,
     /// The program, for the operator's eyes.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none", deserialize_with = "wire::text")]
     pub agent: Option<String>,

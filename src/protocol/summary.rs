@@ -70,6 +70,9 @@ impl fmt::Display for Summary<'_> {
                 let rest = if page.complete { ", the last" } else { "" };
                 write!(f, "#{} messages: {}{rest}", page.request, page.messages.len())
             }
+            Frame::PolicyR(ask) if ask.change.is_empty() => write!(f, "#{}", ask.request),
+            Frame::PolicyR(ask) => write!(f, "#{} peers: {}", ask.request, ask.change.peers()),
+            Frame::PolicyA(told) => write!(f, "#{}{}", told.request, if told.full { " refused" } else { "" }),
             Frame::OpenN(open) => f.write_str(match open.kind {
                 super::StreamKind::Submit => "submit",
                 super::StreamKind::Notify => "notify",

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::gate::{Gate, Passage};
@@ -17,13 +16,13 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// With this share (one in so many) of the places for connections without R:HELLO taken, the relay is crowded.
 const CROWDED_SHARE: usize = 10;
 
+/// A connection that has not said R:HELLO yet, for as long as this lives. Their number is that of all of these.
+pub(super) type Stranger = Arc<()>;
+
 /// Accepts until the relay ends, then waits for the sessions to finish.
 pub(super) async fn run(node: Arc<Node>) {
-    let gate = Gate::new(node.limits.connections_per_address);
-    let connections = Arc::new(Semaphore::new(node.limits.connections));
-    let strangers = Arc::new(Semaphore::new(node.limits.transport.max_without_hello));
-    let max_strangers = node.limits.transport.max_without_hello;
-    let uncrowded = max_strangers - max_strangers / CROWDED_SHARE;
+    let gate = Gate::default();
+    let stranger = Stranger::default();
     let mut sessions = JoinSet::new();
     loop {
         let incoming = tokio::select! {
@@ -38,9 +37,12 @@ pub(super) async fn run(node: Arc<Node>) {
             incoming.refuse();
             continue;
         }
-        let crowded = strangers.available_permits() < uncrowded;
+        let limits = node.in_force.limits();
+        let (strangers, max_strangers) = (Arc::strong_count(&stranger) - 1, limits.transport.max_without_hello);
+        let crowded = strangers > max_strangers / CROWDED_SHARE;
         let address = incoming.remote().ip();
-        match gate.judge(node.clock.now(), address, incoming.is_validated(), crowded) {
+        match gate.judge(limits.connections_per_address, node.clock.now(), address, (incoming.is_validated(), crowded))
+        {
             Passage::Welcome => {}
             Passage::Prove => {
                 incoming.retry();
@@ -53,16 +55,13 @@ pub(super) async fn run(node: Arc<Node>) {
                 continue;
             }
         }
-        let permits = connections.clone().try_acquire_owned().ok().zip(strangers.clone().try_acquire_owned().ok());
-        match permits {
-            Some((connection, stranger)) => {
-                sessions.spawn(shake_hands(node.clone(), incoming, connection, stranger));
-            }
-            None => {
-                tracing::warn!("as many connections as the limits allow: one more is refused");
-                node.meter.turned_away.add(1);
-                incoming.refuse();
-            }
+        // Each connection is a task here until it is over.
+        if sessions.len() < limits.connections && strangers < max_strangers {
+            sessions.spawn(shake_hands(node.clone(), incoming, stranger.clone()));
+        } else {
+            tracing::warn!("as many connections as the limits allow: one more is refused");
+            node.meter.turned_away.add(1);
+            incoming.refuse();
         }
     }
     node.registry.close_all(CloseCode::GoingAway, "the relay stops");
@@ -72,12 +71,7 @@ pub(super) async fn run(node: Arc<Node>) {
     }
 }
 
-async fn shake_hands(
-    node: Arc<Node>,
-    incoming: Incoming,
-    _connection: OwnedSemaphorePermit,
-    stranger: OwnedSemaphorePermit,
-) {
+async fn shake_hands(node: Arc<Node>, incoming: Incoming, stranger: Stranger) {
     let remote = incoming.remote();
     match incoming.handshake().await {
         Ok(connection) => serve::run(&node, connection, stranger).await,

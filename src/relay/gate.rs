@@ -24,21 +24,22 @@ pub(super) enum Passage {
 }
 
 /// Counts attempts by address, second by second.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Gate {
-    per_second: u32,
     second: Mutex<(u64, HashMap<IpAddr, u32>)>,
 }
 
 impl Gate {
-    pub(super) fn new(per_second: u32) -> Self {
-        Self { per_second, second: Mutex::default() }
-    }
-
-    /// An attempt from `address`, which has proven itself if `validated`. While the relay is `crowded` with
+    /// An attempt from `address`, which has proven itself if `validated`, where `per_second` are welcome. While the relay is `crowded` with
     /// connections that have not said who they are, everybody has to prove its address: a flood from spoofed
     /// ones then takes no places.
-    pub(super) fn judge(&self, now: Moment, address: IpAddr, validated: bool, crowded: bool) -> Passage {
+    pub(super) fn judge(
+        &self,
+        per_second: u32,
+        now: Moment,
+        address: IpAddr,
+        (validated, crowded): (bool, bool),
+    ) -> Passage {
         let address = network(address);
         let second = now.since(Moment::default()).as_secs();
         let mut counted = self.second.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,11 +51,11 @@ impl Gate {
         }
         let attempts = counted.1.entry(address).or_default();
         *attempts = attempts.saturating_add(1);
-        match (*attempts <= self.per_second, validated) {
+        match (*attempts <= per_second, validated) {
             (true, false) if crowded => Passage::Prove,
             (true, _) => Passage::Welcome,
             (false, false) => Passage::Prove,
-            (false, true) if *attempts <= self.per_second.saturating_mul(VALIDATED_FACTOR) => Passage::Welcome,
+            (false, true) if *attempts <= per_second.saturating_mul(VALIDATED_FACTOR) => Passage::Welcome,
             (false, true) => Passage::Refuse,
         }
     }
@@ -76,34 +77,34 @@ mod tests {
 
     #[test]
     fn a_flood_has_to_prove_its_address_and_is_then_refused_while_others_pass() {
-        let gate = Gate::new(2);
+        let gate = Gate::default();
         let at = |ms| Moment::from_origin(Duration::from_millis(ms));
         let flood = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-        assert_eq!(gate.judge(at(0), flood, false, false), Passage::Welcome);
-        assert_eq!(gate.judge(at(1), flood, false, false), Passage::Welcome);
-        assert_eq!(gate.judge(at(2), flood, false, false), Passage::Prove);
-        assert_eq!(gate.judge(at(3), flood, true, false), Passage::Welcome);
+        assert_eq!(gate.judge(2, at(0), flood, (false, false)), Passage::Welcome);
+        assert_eq!(gate.judge(2, at(1), flood, (false, false)), Passage::Welcome);
+        assert_eq!(gate.judge(2, at(2), flood, (false, false)), Passage::Prove);
+        assert_eq!(gate.judge(2, at(3), flood, (true, false)), Passage::Welcome);
         for _ in 0..40 {
-            gate.judge(at(4), flood, true, false);
+            gate.judge(2, at(4), flood, (true, false));
         }
-        assert_eq!(gate.judge(at(5), flood, true, false), Passage::Refuse);
-        assert_eq!(gate.judge(at(5), other, false, false), Passage::Welcome);
-        assert_eq!(gate.judge(at(1000), flood, false, false), Passage::Welcome, "the next second is a new one");
+        assert_eq!(gate.judge(2, at(5), flood, (true, false)), Passage::Refuse);
+        assert_eq!(gate.judge(2, at(5), other, (false, false)), Passage::Welcome);
+        assert_eq!(gate.judge(2, at(1000), flood, (false, false)), Passage::Welcome, "the next second is a new one");
     }
 
     #[test]
     fn a_crowded_relay_wants_proof_from_everybody() {
-        let gate = Gate::new(2);
+        let gate = Gate::default();
         let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(gate.judge(Moment::default(), address, false, true), Passage::Prove);
-        assert_eq!(gate.judge(Moment::default(), address, true, true), Passage::Welcome);
+        assert_eq!(gate.judge(2, Moment::default(), address, (false, true)), Passage::Prove);
+        assert_eq!(gate.judge(2, Moment::default(), address, (true, true)), Passage::Welcome);
     }
 
     #[test]
     fn an_ipv6_network_counts_as_one_address() {
-        let gate = Gate::new(1);
-        let judge = |text: &str| gate.judge(Moment::default(), text.parse().unwrap(), false, false);
+        let gate = Gate::default();
+        let judge = |text: &str| gate.judge(1, Moment::default(), text.parse().unwrap(), (false, false));
         assert_eq!(judge("2001:db8::1"), Passage::Welcome);
         assert_eq!(judge("2001:db8::ffff:2"), Passage::Prove);
         assert_eq!(judge("2001:db8:0:1::1"), Passage::Welcome);

@@ -13,11 +13,15 @@
 
 mod accept;
 mod complaints;
+mod ending;
 mod gate;
+mod limits;
 mod meter;
 mod notify;
 mod observer;
+mod operator;
 mod policy;
+mod rate;
 mod registry;
 mod remembered;
 mod serve;
@@ -29,7 +33,7 @@ mod sync;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -37,17 +41,22 @@ use tokio::task::JoinSet;
 
 use crate::address::{HostPort, RelayAddress};
 use crate::federation::{Context, Federation};
-use crate::id::RelayId;
+use crate::id::{PeerId, RelayId};
 use crate::identity::Identity;
-use crate::protocol::{CloseCode, limit};
-use crate::random::SharedEntropy;
+use crate::protocol::CloseCode;
+use crate::random::{SharedEntropy, SystemEntropy};
 use crate::store::{RelayStore, StoreError};
-use crate::time::{Moment, SharedClock};
-use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket, TransportLimits};
+use crate::time::{Moment, SharedClock, SystemClock};
+use crate::transport::{BindError, ClientEndpoint, Determinism, RelayEndpoint, Socket};
 use complaints::Complaints;
+use ending::{End, Ending};
+use limits::InForce;
+pub use limits::RelayLimits;
 pub use meter::Meter;
 pub use observer::{LinkReport, Observer, Report};
+pub use operator::{Operator, Removal};
 pub use policy::{Admission, Policy};
+pub use rate::Rate;
 use registry::Registry;
 
 /// Clients woken in one go after a crash, and the pause between: 2,000 a second, so that they do not all
@@ -64,42 +73,8 @@ const AWAY: Duration = Duration::from_millis(500);
 const RETURNING_PER_SECOND: f64 = 1000.0;
 const AWAY_SPREAD: (f64, f64) = (1.0, 30.0);
 
-/// What a relay lets its clients do. The store has its own limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayLimits {
-    /// The largest body, bytes. At most [`MAX_BODY_BYTES`](limit::MAX_BODY_BYTES), which is the default.
-    pub body_bytes: usize,
-    /// The lifetimes that messages may have: what a sender names is clamped.
-    pub min_ttl: Duration,
-    /// See `min_ttl`.
-    pub max_ttl: Duration,
-    /// Connections at one time. 100,000.
-    pub connections: usize,
-    /// New connections from one address in one second, before it has to prove itself by a Retry; at sixteen
-    /// times as many they are refused. 64.
-    pub connections_per_address: u32,
-    /// ACK:N ranges that may wait for one session; beyond, it is closed and asks with R:WHERE. 10,000.
-    pub outcome_ranges: usize,
-    /// Limits of connections.
-    pub transport: TransportLimits,
-    /// Which other relays it takes messages from, and forwards to.
-    pub federation: Policy,
-}
-
-impl Default for RelayLimits {
-    fn default() -> Self {
-        Self {
-            body_bytes: limit::MAX_BODY_BYTES,
-            min_ttl: limit::MIN_TTL,
-            max_ttl: limit::MAX_TTL,
-            connections: 100_000,
-            connections_per_address: 64,
-            outcome_ranges: 10_000,
-            transport: TransportLimits::default(),
-            federation: Policy::default(),
-        }
-    }
-}
+/// The UDP port that relays listen at.
+pub const DEFAULT_PORT: u16 = 4433;
 
 /// All that a relay is made of. Everything it would otherwise take from its surroundings is in here.
 #[derive(Debug)]
@@ -108,6 +83,8 @@ pub struct RelayOptions {
     pub identity: Identity,
     /// Where it listens.
     pub socket: Socket,
+    /// Where its own connections, to other relays, come from; [`Socket::anywhere`] unless there is a reason.
+    pub outgoing: Socket,
     /// Where it keeps things.
     pub store: Arc<dyn RelayStore>,
     /// Its clock.
@@ -118,6 +95,23 @@ pub struct RelayOptions {
     pub limits: RelayLimits,
     /// Makes TLS predictable; for simulation alone.
     pub determinism: Option<Determinism>,
+}
+
+impl RelayOptions {
+    /// A relay with this key and this store, at the usual port of all addresses and within the usual limits.
+    #[must_use]
+    pub fn new(identity: Identity, store: Arc<dyn RelayStore>) -> Self {
+        Self {
+            identity,
+            socket: Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into()),
+            outgoing: Socket::anywhere(),
+            store,
+            clock: SystemClock::shared(),
+            entropy: SystemEntropy::shared(),
+            limits: RelayLimits::default(),
+            determinism: None,
+        }
+    }
 }
 
 /// A running relay. Dropping it stops it like a crash would; [`shutdown`](Relay::shutdown) is the polite way.
@@ -136,8 +130,8 @@ pub(crate) struct Node {
     store: Arc<dyn RelayStore>,
     clock: SharedClock,
     entropy: SharedEntropy,
-    limits: RelayLimits,
-    registry: Registry,
+    in_force: InForce,
+    registry: Arc<Registry>,
     federation: Federation,
     /// Messages that other relays should not have sent.
     misrouted: Complaints,
@@ -146,15 +140,7 @@ pub(crate) struct Node {
     meter: Meter,
     /// No new sessions, and those that there are end as soon as what they have begun is done.
     draining: watch::Sender<bool>,
-    /// Why everything ends, once it does.
-    ending: watch::Sender<Option<Ending>>,
-}
-
-/// Why a relay ends.
-#[derive(Debug, Clone)]
-enum Ending {
-    Asked,
-    Broken(StoreError),
+    end: End,
 }
 
 impl Relay {
@@ -163,24 +149,22 @@ impl Relay {
     /// # Errors
     /// [`BindError`] if it cannot listen: a local matter.
     pub fn start(options: RelayOptions) -> Result<Self, BindError> {
-        let RelayOptions { identity, socket, store, clock, entropy, limits, determinism } = options;
+        let RelayOptions { identity, socket, outgoing, store, clock, entropy, limits, determinism } = options;
         let endpoint = RelayEndpoint::bind(socket, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let local = endpoint.local_addr()?;
-        let anywhere = Socket::Bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into());
-        let outgoing = ClientEndpoint::bind(anywhere, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
+        let outgoing = ClientEndpoint::bind(outgoing, &identity, &limits.transport, &*entropy, determinism.as_ref())?;
         let id = identity.relay_id();
+        let registry = Arc::new(Registry::default());
         let node = Arc::new_cyclic(|node: &Weak<Node>| {
-            let (to_tell, to_end) = (node.clone(), node.clone());
+            let to_end = node.clone();
             let federation = Federation::new(Context {
                 me: id,
                 endpoint: outgoing,
-                places: limits.federation.places.clone(),
+                places: RwLock::new(limits.federation.places.clone()),
                 store: store.clone(),
                 clock: clock.clone(),
                 entropy: entropy.clone(),
-                tell: Box::new(move |settled| {
-                    to_tell.upgrade().and_then(|node| node.registry.tell(settled));
-                }),
+                tell: registry.clone(),
                 failed: Box::new(move |error| {
                     if let Some(node) = to_end.upgrade() {
                         node.store_failed(error);
@@ -191,17 +175,17 @@ impl Relay {
                 id,
                 endpoint,
                 store,
-                registry: Registry::new(limits.outcome_ranges),
+                registry,
                 federation,
                 misrouted: Complaints::new(clock.clone()),
                 started: clock.now(),
                 meter: Meter::default(),
                 draining: watch::Sender::new(false),
+                in_force: InForce::new(limits, &clock),
                 clock,
                 entropy,
-                limits,
                 epochs: AtomicU64::new(1),
-                ending: watch::Sender::new(None),
+                end: End::default(),
             }
         });
         let mut tasks = JoinSet::new();
@@ -242,6 +226,21 @@ impl Relay {
         Observer(Arc::downgrade(&self.node))
     }
 
+    /// Takes other limits from now on; those of the transport, but for R:HELLO, hold until the next start. Sessions
+    /// of relays that are not admitted any more are closed.
+    pub fn set_limits(&self, limits: RelayLimits) {
+        let federation = limits.federation.clone();
+        // First: a relay that is closed and comes back at once is judged by the new ones.
+        self.node.in_force.set(limits, &self.node.clock);
+        self.node.registry.close_relays(|relay| !federation.admits(relay));
+        self.node.federation.set_places(federation.places);
+    }
+
+    /// Lets peers prove anew that they may be here: their clients come back by themselves, if they may.
+    pub fn judge_anew(&self, suspect: impl Fn(&PeerId) -> bool) {
+        self.node.registry.close_peers(suspect, CloseCode::GoingAway, "who may be here has changed");
+    }
+
     /// Waits until the relay cannot go on.
     ///
     /// # Errors
@@ -250,12 +249,11 @@ impl Relay {
     /// # Cancel safety
     /// Safe.
     pub async fn failed(&self) -> StoreError {
-        let mut ending = self.node.ending.subscribe();
-        let broken = ending.wait_for(|ending| matches!(ending, Some(Ending::Broken(_)))).await;
-        match broken.ok().and_then(|ending| ending.clone()) {
-            Some(Ending::Broken(error)) => error,
-            _ => StoreError::Closed,
-        }
+        let broken = |ending: &Ending| match ending {
+            Ending::Broken(error) => Some(error.clone()),
+            Ending::Asked => None,
+        };
+        self.node.end.wait_for(broken).await
     }
 
     /// Makes ready to stop: refuses new sessions, and asks the clients to leave and to come back after a while. Returns
@@ -274,7 +272,7 @@ impl Relay {
     /// # Cancel safety
     /// Dropped halfway, the rest is stopped as by a crash: nothing that was promised is lost.
     pub async fn shutdown(mut self) {
-        self.node.end(Ending::Asked);
+        self.node.end.set(Ending::Asked);
         while self.tasks.join_next().await.is_some() {}
         self.node.endpoint.close(CloseCode::GoingAway, "the relay stops");
         self.node.endpoint.wait_idle().await;
@@ -307,30 +305,17 @@ impl Node {
         self.epochs.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn end(&self, ending: Ending) {
-        self.ending.send_if_modified(|now| {
-            // A broken store is the worse news.
-            let news = matches!((&*now, &ending), (None, _) | (Some(Ending::Asked), Ending::Broken(_)));
-            if news {
-                *now = Some(ending.clone());
-            }
-            news
-        });
-    }
-
     /// The store failed at something: if it is for good, the relay ends.
     fn store_failed(&self, error: &StoreError) {
         if matches!(error, StoreError::Fatal(_) | StoreError::Closed) {
             tracing::error!(%error, "the store cannot be used any more");
-            self.end(Ending::Broken(error.clone()));
+            self.end.set(Ending::Broken(error.clone()));
         }
     }
 
     /// Waits until the relay ends.
     async fn ended(&self) {
-        let mut ending = self.ending.subscribe();
-        // The sender lives in self, so the wait ends with news alone.
-        let _news = ending.wait_for(Option::is_some).await.is_ok();
+        self.end.wait_for(|_| Some(())).await;
     }
 }
 

@@ -9,11 +9,13 @@ use super::session::{End, SEND_BUFFER_BYTES, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
 use crate::id::PeerId;
+use crate::mutant::Mutant;
 use crate::protocol::limit::MAX_PAGE_BYTES;
 use crate::protocol::{AckA, CloseCode, Frame, GoawayN, Order, Taken};
 use crate::ranges::Ranges;
+use crate::store::told::Told;
 use crate::store::{Page, Query, Reply, Stored, Watch};
-use crate::time::{millis, sleep_until};
+use crate::time::{Alarm, millis};
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
@@ -37,6 +39,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
     };
     let mut live = session.live.subscribe();
     let (mut drains, mut draining) = (std::pin::pin!(session.node.drains()), false);
+    let mut alarm = Alarm::default();
     loop {
         if draining && notify.settling.is_empty() {
             return notify.say_goodbye().await;
@@ -73,7 +76,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
                     reading: None,
                 });
             }
-            () = sleep_until(clock, timeout), if timeout.is_some() => notify.repeat(writable).await?,
+            () = alarm.ring(clock, timeout), if timeout.is_some() => notify.repeat(writable).await?,
             space = notify.sender.writable(), if !writable => space?,
         }
     }
@@ -185,6 +188,12 @@ impl Notify<'_> {
             self.session.hand_out(next.seq);
             node.meter.msg_n.add(1);
             self.sender.send(&message(&next, date, 1).into()).await?;
+            if Mutant::OutcomeBeforeTaken.is_planted() {
+                let header = next.envelope.header();
+                let mut told = Told::default();
+                told.add(next.submitter, header.lane_key(), header.n);
+                told.tell_all(&*node.registry);
+            }
             self.window.push(now, next.seq, bytes, next);
         }
         if live.behind && live.reading.is_none() && self.window.room() > 0 {
@@ -273,7 +282,7 @@ impl Notify<'_> {
 
 /// The next frame, once the store has room for what it may say. Cancel-safe.
 async fn next(session: &Session, receiver: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
-    session.node.store.ready().await;
+    session.room().await;
     receiver.next().await
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::{Meter, Node};
+use super::{Meter, Node, Operator};
 use crate::federation::{Standing, Status};
 use crate::id::RelayId;
 use crate::store::{Counted, StoreError, TakePiece, Totals, outbox_key};
@@ -49,6 +49,12 @@ pub struct Report {
 }
 
 impl Observer {
+    /// What an operator may do.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator(self.0.clone())
+    }
+
     /// The relays that this one forwards to: for which something waits, or did a minute ago.
     ///
     /// # Errors

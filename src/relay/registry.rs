@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::delivery::lane::append;
-use crate::id::{LaneKey, PeerId};
+use crate::id::{LaneKey, PeerId, RelayId};
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{AckN, CloseCode, Exception, RANGE_BYTES};
 use crate::ranges::Ranges;
+use crate::store::told::Tell;
 use crate::store::{Fence, Settled};
 use crate::transport::Connection;
 
@@ -19,9 +20,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// All sessions of this relay.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Registry {
-    outcome_ranges: usize,
     seats: Mutex<HashMap<PeerId, Vec<Arc<Seat>>>>,
     left: Notify,
 }
@@ -30,22 +30,26 @@ pub(super) struct Registry {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) fence: Fence,
+    is_relay: bool,
     connection: Connection,
     pub(super) outcomes: OutcomeQueue,
 }
 
 impl Registry {
-    pub(super) fn new(outcome_ranges: usize) -> Self {
-        Self { outcome_ranges, seats: Mutex::default(), left: Notify::new() }
-    }
-
     pub(super) fn len(&self) -> usize {
         lock(&self.seats).values().map(Vec::len).sum()
     }
 
-    /// A session begins. The one it replaces is told and closed. `None` if it is itself the older one.
-    pub(super) fn enter(&self, fence: Fence, connection: Connection) -> Option<Arc<Seat>> {
-        let seat = Arc::new(Seat { fence, connection, outcomes: OutcomeQueue::new(self.outcome_ranges) });
+    /// A session begins, of a peer or a relay, for which so many ranges of outcomes may wait. The one it replaces is told
+    /// and closed. `None` if it is itself the older one.
+    pub(super) fn enter(
+        &self,
+        fence: Fence,
+        is_relay: bool,
+        connection: Connection,
+        outcome_ranges: usize,
+    ) -> Option<Arc<Seat>> {
+        let seat = Arc::new(Seat { fence, is_relay, connection, outcomes: OutcomeQueue::new(outcome_ranges) });
         let mut seats = lock(&self.seats);
         let devices = seats.entry(fence.peer).or_default();
         match devices.iter_mut().find(|seat| seat.fence.device == fence.device) {
@@ -84,9 +88,33 @@ impl Registry {
         }
     }
 
-    /// Queues outcomes for whoever submitted those messages. The epoch of the session that will be told, if
-    /// one is there: the others learn it by R:WHERE.
-    pub(super) fn tell(&self, settled: &Settled) -> Option<u64> {
+    /// Closes the sessions of these peers. Nothing more reaches them once this returns.
+    pub(super) fn close_peers(&self, which: impl Fn(&PeerId) -> bool, code: CloseCode, reason: &str) {
+        self.close(|seat| !seat.is_relay && which(&seat.fence.peer), code, reason);
+    }
+
+    /// Closes the sessions of relays that are not admitted any more.
+    pub(super) fn close_relays(&self, which: impl Fn(&RelayId) -> bool) {
+        let which = |seat: &Seat| seat.is_relay && which(&RelayId::from_bytes(*seat.fence.peer.as_bytes()));
+        self.close(which, CloseCode::NotAllowed, "this relay takes no messages from that relay");
+    }
+
+    /// Closes every session.
+    pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
+        self.close(|_| true, code, reason);
+    }
+
+    /// In the order of their peers: no other order is the same in each run of a simulation.
+    fn close(&self, which: impl Fn(&Seat) -> bool, code: CloseCode, reason: &str) {
+        let seats = lock(&self.seats);
+        for seat in seats.iter().collect::<BTreeMap<_, _>>().into_values().flatten().filter(|seat| which(seat)) {
+            seat.connection.close(code, reason);
+        }
+    }
+}
+
+impl Tell for Registry {
+    fn tell(&self, settled: &Settled) -> Option<u64> {
         let seats = lock(&self.seats);
         let devices = seats.get(&settled.submitter)?;
         for seat in devices {
@@ -97,16 +125,8 @@ impl Registry {
         devices.iter().map(|seat| seat.fence.epoch).max()
     }
 
-    /// The newest session of this peer, if it has one.
-    pub(super) fn epoch(&self, peer: PeerId) -> Option<u64> {
-        lock(&self.seats).get(&peer)?.iter().map(|seat| seat.fence.epoch).max()
-    }
-
-    /// Closes every session.
-    pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
-        for seat in lock(&self.seats).values().flatten() {
-            seat.connection.close(code, reason);
-        }
+    fn session(&self, submitter: PeerId) -> Option<u64> {
+        lock(&self.seats).get(&submitter)?.iter().map(|seat| seat.fence.epoch).max()
     }
 }
 

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
+use super::accept::Stranger;
 use super::session::{Answered, End, SEND_BUFFER_BYTES, Session, unexpected};
 use super::{Node, notify, submit, sync};
 use crate::id::{PeerId, RelayId};
 use crate::protocol::{
     CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, Status, StreamKind, WireError, clip_text, limit,
 };
-use crate::store::{Done, Fence, Op, StoreError};
+use crate::store::{Denied, Done, Fence, Op, StoreError, invitation_key};
 use crate::transport::{Connection, FrameReceiver, FrameSender};
 
 /// Pages of one session that are on their way to QUIC. A client that asks on every stream and reads none of them
@@ -26,9 +27,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
 
 /// Serves a connection until it is over.
-pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: OwnedSemaphorePermit) {
+pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: Stranger) {
     let remote = connection.remote();
-    let hello_timeout = node.limits.transport.hello_timeout;
+    let hello_timeout = node.in_force.limits().transport.hello_timeout;
     let greeting = tokio::time::timeout(hello_timeout, greet(node, &connection)).await;
     let end = match greeting {
         Err(_) => End::Close(CloseCode::HelloTimeout, "no R:HELLO in time"),
@@ -74,7 +75,7 @@ async fn greet(node: &Node, connection: &Connection) -> Result<(PeerId, HelloR, 
     }
     let relay = RelayId::from_bytes(*peer.as_bytes());
     if hello.role == Role::Relay {
-        if !node.limits.federation.admits(&relay) {
+        if !node.in_force.limits().federation.admits(&relay) {
             return Err(End::Close(CloseCode::NotAllowed, "this relay takes no messages from that relay"));
         }
         node.federation.heard_from(&relay);
@@ -90,16 +91,16 @@ async fn serve(
     hello: &HelloR,
     sender: FrameSender,
     receiver: FrameReceiver,
-    stranger: OwnedSemaphorePermit,
+    stranger: Stranger,
 ) -> End {
-    let Some(seat) = node.registry.enter(fence, connection.clone()) else {
+    let (is_relay, limits) = (hello.role == Role::Relay, node.in_force.limits());
+    let Some(seat) = node.registry.enter(fence, is_relay, connection.clone(), limits.outcome_ranges) else {
         return End::Store(StoreError::Superseded);
     };
-    let is_relay = hello.role == Role::Relay;
-    let opened = if is_relay { join(node, fence).await } else { open(node, fence, connection).await };
+    let opened = if is_relay { join(node, fence).await } else { open(node, fence, hello, connection).await };
     let (watermark, status) = match opened {
         Ok(opened) => opened,
-        Err(error) => return error.into(),
+        Err(end) => return end,
     };
     // A relay has no mailbox.
     let credit_messages = if is_relay { 0 } else { hello.credit_messages.min(limit::MAX_CREDIT_MESSAGES) };
@@ -127,7 +128,7 @@ async fn serve(
         durability: node.store.durability(),
         watermark,
         status,
-        max_body_bytes: node.limits.body_bytes as u64,
+        max_body_bytes: limits.body_bytes as u64,
         credit_messages,
         agent: Some(clip_text(AGENT)),
     };
@@ -147,15 +148,31 @@ async fn serve(
     end
 }
 
-async fn open(node: &Node, fence: Fence, connection: &Connection) -> Result<(u64, Status), StoreError> {
-    let done = node.store.submit(fence, vec![Op::Open { remote: connection.remote() }]).await?;
+async fn open(node: &Node, fence: Fence, hello: &HelloR, connection: &Connection) -> Result<(u64, Status), End> {
+    let invitation = hello.invitation.as_deref().map(invitation_key);
+    let done = node.store.submit(fence, vec![Op::Open { remote: connection.remote(), invitation }]).await?;
     match done.into_iter().next() {
         Some(Done::Opened { watermark, status }) => Ok((watermark, status)),
-        _ => Err(StoreError::Closed),
+        Some(Done::Denied(denied)) => Err(turned_away(denied, hello.invitation.is_some())),
+        _ => Err(StoreError::Closed.into()),
     }
 }
 
-async fn join(node: &Node, fence: Fence) -> Result<(u64, Status), StoreError> {
+/// Why a peer gets no session, in words for its person.
+fn turned_away(denied: Denied, showed_invitation: bool) -> End {
+    match denied {
+        Denied::Blocked => End::Close(CloseCode::NotAllowed, "the operator blocked this peer"),
+        Denied::NotListed => {
+            End::Close(CloseCode::NotAllowed, "this relay lets in only peers that its operator allowed")
+        }
+        Denied::NotInvited if showed_invitation => {
+            End::Close(CloseCode::NotInvited, "the invitation is unknown, used up or expired")
+        }
+        Denied::NotInvited => End::Close(CloseCode::NotInvited, "this relay wants an invitation from new peers"),
+    }
+}
+
+async fn join(node: &Node, fence: Fence) -> Result<(u64, Status), End> {
     node.store.submit(fence, vec![Op::Join]).await?;
     Ok((0, Status::default()))
 }
@@ -180,6 +197,7 @@ async fn stream(
         Ok(())
     };
     tokio::select! {
+        biased;
         end = drained => end,
         end = sync::run(session) => end.map(|never| match never {}),
         reason = session.connection.closed() => Err(reason.into()),

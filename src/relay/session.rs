@@ -74,6 +74,14 @@ impl Answered {
 }
 
 impl Session {
+    /// Waits until the store has room for what may be read next. Cancel-safe.
+    pub(super) async fn room(&self) {
+        let store = &self.node.store;
+        if !store.has_room() {
+            store.ready().await;
+        }
+    }
+
     /// A message up to this `seq` may be in the client's hands from now on.
     pub(super) fn hand_out(&self, seq: u64) {
         self.handed_out.fetch_max(seq, Ordering::Relaxed);

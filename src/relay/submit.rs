@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::limits::Limits;
 use super::remembered::Remembered;
 use super::session::{End, Session, unexpected};
 use crate::address::RelayAddress;
@@ -82,7 +83,7 @@ async fn read(
     loop {
         // A place first: what is not taken up here is held back by flow control.
         let Ok(place) = batches.reserve().await else { return Ok(()) };
-        session.node.store.ready().await;
+        session.room().await;
         let first = tokio::select! {
             biased;
             () = &mut drains => return Ok(()),
@@ -91,12 +92,13 @@ async fn read(
         let Some(first) = first else {
             return Err(End::Close(CloseCode::Done, "the client finished"));
         };
+        let limits = session.node.in_force.limits();
         let mut operations = Vec::new();
         let mut expected = Vec::new();
         let mut bytes = 0;
         let mut frame = Some(first);
         while let Some(taken) = frame.take() {
-            bytes += receive(session, taken, &mut next_request, remembered, &mut operations, &mut expected)?;
+            bytes += receive((session, &limits), taken, &mut next_request, remembered, &mut operations, &mut expected)?;
             if expected.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
                 frame = receiver.try_buffered()?;
             }
@@ -113,7 +115,7 @@ async fn read(
 
 /// Turns one frame into its operation and what to answer; gives the bytes it is about.
 fn receive(
-    session: &Session,
+    (session, limits): (&Session, &Limits),
     frame: Frame,
     next_request: &mut u64,
     remembered: &std::sync::Mutex<Remembered>,
@@ -130,7 +132,7 @@ fn receive(
         Frame::MsgR(message) => {
             count(FrameType::MsgR, message.request)?;
             let bytes = message.envelope.len();
-            receive_message(session, message, remembered, operations, expected)?;
+            receive_message((session, limits), message, remembered, operations, expected)?;
             Ok(bytes)
         }
         Frame::WhereR(ask) => {
@@ -155,7 +157,7 @@ fn receive(
 }
 
 fn receive_message(
-    session: &Session,
+    (session, limits): (&Session, &Limits),
     message: MsgR,
     remembered: &std::sync::Mutex<Remembered>,
     operations: &mut Vec<Op>,
@@ -179,12 +181,21 @@ fn receive_message(
     }
     let prev = known.prev(&lane, message.prev);
     drop(known);
+    let limiter = if session.is_relay { &limits.relays } else { &limits.peers };
+    // What has no time left ends, and waits for nothing.
+    if message.ttl_ms > 0
+        && let Err(wait) = limiter.admit(&session.peer)
+    {
+        let answer = Answer::Wait { reason: WaitReason::Rate, retry_after_ms: millis(wait) };
+        expected.push(Expected::Ready { request: message.request, answer });
+        return Ok(());
+    }
     let what = "home is no relay's address";
     let bad = |_| WireError::BadValue { frame: FrameType::MsgR, what };
     let home = message.home.as_deref().map(str::parse::<RelayAddress>).transpose().map_err(bad)?;
     let home = home.filter(|home| home.relay != session.node.id);
-    let mut refuse = refusal(session, &header, &message.signature, home.as_ref());
-    if envelope.body().len() > session.node.limits.body_bytes {
+    let mut refuse = refusal((session, limits), &header, &message.signature, home.as_ref());
+    if envelope.body().len() > limits.body_bytes {
         refuse = refuse.or(Some(RejectReason::TooLarge));
     }
     let forward = match home.filter(|_| refuse.is_none()) {
@@ -199,7 +210,7 @@ fn receive_message(
             }
         },
     };
-    let (ttl, clamped_ms) = clamp(session, &header, Duration::from_millis(message.ttl_ms));
+    let (ttl, clamped_ms) = clamp(limits, &header, Duration::from_millis(message.ttl_ms));
     let append = Append { envelope, signature: message.signature, prev, ttl, refuse, forward };
     operations.push(Op::Append(append));
     expected.push(Expected::Message { request: message.request, lane, n, prev, clamped_ms });
@@ -208,7 +219,7 @@ fn receive_message(
 
 /// Why a message is refused for good, as far as that shows without the store. `home` is another relay than this.
 fn refusal(
-    session: &Session,
+    (session, limits): (&Session, &Limits),
     header: &Header,
     signature: &Option<[u8; 64]>,
     home: Option<&RelayAddress>,
@@ -232,7 +243,7 @@ fn refusal(
         return Some(RejectReason::WrongSender);
     }
     match home {
-        Some(home) if !node.limits.federation.admits(&home.relay) => Some(RejectReason::NoRoute),
+        Some(home) if !limits.federation.admits(&home.relay) => Some(RejectReason::NoRoute),
         // Without it no recipient elsewhere would believe who wrote it.
         Some(_) if signature.is_none() => Some(RejectReason::BadSignature),
         _ => None,
@@ -240,8 +251,7 @@ fn refusal(
 }
 
 /// What remains of a lifetime once the whole of it is brought within the limits, and the whole if it was not.
-fn clamp(session: &Session, header: &Header, remaining: Duration) -> (Duration, Option<u64>) {
-    let limits = &session.node.limits;
+fn clamp(limits: &Limits, header: &Header, remaining: Duration) -> (Duration, Option<u64>) {
     let clamped = header.ttl.clamp(limits.min_ttl, limits.max_ttl);
     if remaining.is_zero() || clamped == header.ttl {
         return (remaining.min(limits.max_ttl), None);

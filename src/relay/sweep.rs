@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
+use crate::store::told::Tell;
 
 /// Messages that one step ends: well below a millisecond of the writer's time, so that nobody waits long behind it.
 /// Fewer make more commits, each of which tells the senders.

@@ -18,7 +18,8 @@ use bytes::Bytes;
 use crate::id::{LaneKey, PeerId, RelayId, StoreId};
 use crate::measure::{Counter, Histogram};
 use crate::protocol::{
-    Answer, Durability, Envelope, Exception, LaneState, Order, RejectReason, Status, Taken, Verdict,
+    Answer, Durability, Envelope, Exception, LaneState, Order, Policy, PolicyChange, RejectReason, Status, Taken,
+    Verdict,
 };
 use crate::ranges::Ranges;
 use crate::time::UnixMillis;
@@ -55,6 +56,11 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the batch.
     fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>>;
+
+    /// Whether the store's queue has room, so that [`ready`](Self::ready) would not wait.
+    fn has_room(&self) -> bool {
+        true
+    }
 
     /// Waits until the store's queue has room. A session that awaits this before it reads more from its peer
     /// makes the peer wait; one that does not may find its messages answered `Unavailable` under load.
@@ -107,6 +113,19 @@ pub trait RelayStore: Send + Sync + std::fmt::Debug {
     /// See [`StoreError`]: nothing can be written. Cancel-safe.
     fn probe(&self) -> Reply<bool>;
 
+    /// Whose messages the owner of a mailbox takes.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe.
+    fn policy(&self, mailbox: PeerId) -> Reply<Policy>;
+
+    /// Peers with a mailbox, and those that the operator decided about, behind `after`: at most `limit` of them, and
+    /// perhaps fewer though more follow.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. Cancel-safe.
+    fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage>;
+
     /// Hands out a backup: all of the store as it is at one moment, while the writer goes on. How long it may take is
     /// bounded, for it costs room on the disk.
     ///
@@ -136,10 +155,13 @@ pub enum Op {
     /// A session begins: every older one of this peer and device is fenced off, the mailbox is made if there
     /// is none or made lasting if it was provisional, and marked as handing out. A session that is replaced
     /// before its end counts as having handed out everything: it can no longer say how far it came.
-    /// Answer: [`Done::Opened`].
+    /// Answer: [`Done::Opened`]; [`Done::Denied`] if the peer may have no mailbox: then nothing has changed.
     Open {
         /// Where the client is, to wake it after a crash.
         remote: SocketAddr,
+        /// What it showed for a mailbox, if it did; see [`invitation_key`]. It is used up by as much as one peer only
+        /// where it is needed, in the commit that makes the mailbox last.
+        invitation: Option<[u8; 32]>,
     },
     /// A session of a relay begins, which only submits: every older one is fenced off, and there is no mailbox.
     /// Answer: [`Done::Done`].
@@ -184,6 +206,27 @@ pub enum Op {
     Release {
         /// The outbox.
         outbox: PeerId,
+    },
+    /// The recipient takes other senders' messages from now on. Answer: [`Done::Changed`]; false if its list would be
+    /// too long: then nothing has changed.
+    Policy(PolicyChange),
+    /// The operator decides about a peer, or leaves it to the configuration. Answer: [`Done::Done`].
+    Decide {
+        /// Whom.
+        peer: PeerId,
+        /// How.
+        standing: Option<Standing>,
+    },
+    /// The operator invites. Answer: [`Done::Changed`]; false if there are too many invitations.
+    Invite(Invitation),
+    /// The operator removes up to `limit` messages of a peer's mailbox, each with its outcome; then, if none is left and
+    /// no session is open, the mailbox with all that its owner had set, and the permission to have one. Answer:
+    /// [`Done::Removed`].
+    Remove {
+        /// Whose.
+        peer: PeerId,
+        /// Messages in this step.
+        limit: usize,
     },
     /// What became of these numbers? Answer: [`Done::Lanes`].
     Where(Vec<(LaneKey, u64, u64)>),
@@ -251,6 +294,19 @@ pub enum Done {
         /// What waits.
         status: Status,
     },
+    /// The peer may have no mailbox here.
+    Denied(Denied),
+    /// Whether the change holds.
+    Changed(bool),
+    /// Messages were removed.
+    Removed {
+        /// Outcomes to tell their submitters.
+        settled: Vec<Settled>,
+        /// Messages that are left.
+        left: u64,
+        /// There is no mailbox any more.
+        gone: bool,
+    },
     /// The message was decided about.
     Answered {
         /// For MSG:A.
@@ -263,6 +319,17 @@ pub enum Done {
     /// The rows asked about, in the order of the question; shorter or fewer than asked, but one that says
     /// something, where they would take more than [`TOLD_BYTES`](crate::protocol::limit::TOLD_BYTES).
     Lanes(Vec<LaneState>),
+}
+
+impl Done {
+    /// The outcomes that are to be told, if it is such an answer.
+    #[must_use]
+    pub fn settled(&self) -> Option<&[Settled]> {
+        match self {
+            Self::Settled(settled) => Some(settled),
+            _ => None,
+        }
+    }
 }
 
 /// Outcomes of one lane, for its submitter.
@@ -397,7 +464,10 @@ pub struct StoreLimits {
     pub mailbox_bytes: u64,
     /// What one pair may take of it, or of a provisional one, in percent.
     pub pair_percent: u64,
-    /// Whether a message for a peer never seen opens a provisional mailbox; else it is `unknown_peer`.
+    /// Who may have a mailbox.
+    pub access: Access,
+    /// Whether a message for a peer never seen, that may have a mailbox, opens a provisional one; else it is
+    /// `unknown_peer`.
     pub open: bool,
     /// Messages in a provisional mailbox.
     pub provisional_messages: u64,
@@ -431,6 +501,7 @@ impl Default for StoreLimits {
             mailbox_messages: 100_000,
             mailbox_bytes: 1 << 30,
             pair_percent: 50,
+            access: Access::default(),
             open: true,
             provisional_messages: 1_000,
             provisional_bytes: 1 << 20,
@@ -448,8 +519,14 @@ impl Default for StoreLimits {
     }
 }
 
+mod access;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod redb;
+pub mod told;
 mod watch;
+pub use access::{
+    Access, Denied, Entry, Invitation, MAX_INVITATIONS, MailboxState, Mailboxes, PeerPage, PeerState, Standing,
+    invitation_key,
+};
 pub use watch::{News, Watch, Watchers};

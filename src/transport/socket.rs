@@ -8,7 +8,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -50,6 +50,12 @@ pub enum Socket {
 pub(super) type Opened = (Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>);
 
 impl Socket {
+    /// One of the operating system at an address of its choosing: for who only connects.
+    #[must_use]
+    pub const fn anywhere() -> Self {
+        Self::Bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0))
+    }
+
     pub(super) fn open(self) -> Result<Opened, BindError> {
         match self {
             Self::Custom { socket, runtime } => Ok((socket, runtime)),

@@ -49,8 +49,10 @@ pub(crate) enum Down {
 }
 
 /// One connection. It is gone once neither side has it any more.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Link {
+    /// Which relay it leads to.
+    pub(crate) relay: usize,
     pub(crate) up: [VecDeque<Up>; STREAMS],
     pub(crate) down: [VecDeque<Down>; STREAMS],
     /// The client has given it up; what it had sent may still arrive.
@@ -59,16 +61,16 @@ pub(crate) struct Link {
     pub(crate) relay_gone: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Net {
     pub(crate) links: BTreeMap<u64, Link>,
     last: u64,
 }
 
 impl Net {
-    pub(crate) fn connect(&mut self) -> u64 {
+    pub(crate) fn connect(&mut self, relay: usize) -> u64 {
         self.last += 1;
-        self.links.insert(self.last, Link::default());
+        self.links.insert(self.last, Link { relay, ..Link::default() });
         self.last
     }
 
@@ -77,6 +79,11 @@ impl Net {
         if let Some(link) = self.links.get_mut(&link).filter(|link| !link.client_gone) {
             link.down[stream].push_back(frame);
         }
+    }
+
+    /// The frame that was sent last on a stream and is still on its way: the next may melt into it.
+    pub(crate) fn last_down(&mut self, link: u64, stream: usize) -> Option<&mut Down> {
+        self.links.get_mut(&link)?.down[stream].back_mut()
     }
 
     pub(crate) fn up(&mut self, link: u64, stream: usize, frame: Up) {

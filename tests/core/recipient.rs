@@ -22,14 +22,14 @@ const CONFIRMED_IN: Duration = Duration::from_secs(2);
 
 type Row = (PeerId, LaneId);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Hand {
     letter: Letter,
     store: StoreId,
     seq: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Recipient {
     pub(crate) peer: PeerId,
     pub(crate) reading: Reading,

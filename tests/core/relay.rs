@@ -7,11 +7,11 @@ use posthouse::delivery::PushWindow;
 use posthouse::id::{LaneKey, PeerId, StoreId};
 use posthouse::protocol::{AckA, AckN, Exception, RejectReason, Taken, Verdict};
 use posthouse::ranges::Ranges;
-use posthouse::time::Moment;
+use posthouse::time::{Moment, UnixMillis};
 
 use super::chance::Chance;
 use super::net::{Ask, Down, NOTIFY, Net, SUBMIT, SYNC, Up};
-use super::store::{Around, Disk, Done, Mailbox, News, Op, Stored};
+use super::store::{Around, Disk, Done, GRACE, News, Op, Stored, home_of, is_outbox, outbox_of};
 use super::world::Time;
 
 /// How a client reads: in order with the backlog first, or at once.
@@ -20,9 +20,11 @@ pub(crate) enum Reading {
     InOrder,
     AtOnce,
     Nothing,
+    /// Another relay, which has no mailbox here.
+    Forwarding,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Session {
     peer: PeerId,
     open: bool,
@@ -35,7 +37,7 @@ struct Session {
 }
 
 /// An operation on its way to the disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Queued {
     link: Option<u64>,
     peer: PeerId,
@@ -43,13 +45,14 @@ struct Queued {
     /// A page to read once it is durable.
     page: Option<Ask>,
     /// Who was told of each delivery in advance.
-    told: BTreeMap<(LaneKey, u64), Option<u64>>,
+    told: BTreeMap<(PeerId, LaneKey, u64), Option<u64>>,
     /// What it answers is lost.
     answer_lost: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Relay {
+    index: usize,
     pub(crate) disk: Disk,
     pub(crate) backup: Option<Disk>,
     pub(crate) full: bool,
@@ -64,9 +67,10 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(time: Time) -> Self {
+    pub(crate) fn new(index: usize, time: Time) -> Self {
         Self {
-            disk: Disk::new(StoreId([1; 16]), time.date()),
+            index,
+            disk: Disk::new(store_id(index, 1), time.date()),
             backup: None,
             full: false,
             refuses: None,
@@ -97,10 +101,11 @@ impl Relay {
         let refused = BTreeMap::new();
         let session = Session { peer, open: false, reading, live: None, handed: 0, window, refused };
         self.sessions.insert(link, session);
-        self.enqueue(Some(link), peer, Op::Open);
+        let opening = if reading == Reading::Forwarding { Op::Join } else { Op::Open };
+        self.enqueue(Some(link), peer, opening);
     }
 
-    fn enqueue(&mut self, link: Option<u64>, peer: PeerId, op: Op) {
+    pub(crate) fn enqueue(&mut self, link: Option<u64>, peer: PeerId, op: Op) {
         self.queue.push_back(Queued { link, peer, op, page: None, told: BTreeMap::new(), answer_lost: false });
     }
 
@@ -130,7 +135,9 @@ impl Relay {
                 };
                 let refuse = self.refuses.filter(|(_, times)| chance.one_in(*times)).map(|(reason, _)| reason);
                 let expires = time.date() + ttl;
-                self.enqueue(Some(link), peer, Op::Append { request, prev, letter, expires, refuse });
+                let home = home_of(letter.lane.pair.recipient);
+                let outbox = (home != self.index).then(|| outbox_of(home));
+                self.enqueue(Some(link), peer, Op::Append { request, prev, letter, expires, refuse, outbox });
             }
             Up::Where(ask) => self.enqueue(Some(link), peer, Op::Where(ask)),
             Up::Close(close) => self.enqueue(Some(link), peer, Op::Close(close)),
@@ -160,8 +167,9 @@ impl Relay {
         for seq in answers.taken.numbers().filter(|seq| *seq <= handed) {
             // Not always: as if the disk had been faster.
             if let Some(stored) = entries.get(&seq).filter(|_| chance.percent(70)) {
-                let to = self.tell(net, stored.letter.lane, stored.letter.n, &Verdict::DELIVERED);
-                told.insert((stored.letter.lane, stored.letter.n), to);
+                let Stored { submitter, letter, .. } = *stored;
+                let to = self.tell(net, submitter, letter.lane, letter.n, &Verdict::DELIVERED);
+                told.insert((submitter, letter.lane, letter.n), to);
             }
         }
         self.queue.push_back(Queued {
@@ -175,21 +183,21 @@ impl Relay {
     }
 
     /// Tells an outcome to the submitter's newest session, and which one that is.
-    fn tell(&self, net: &mut Net, lane: LaneKey, n: u64, verdict: &Verdict) -> Option<u64> {
-        let seat = self.seats.get(&lane.pair.sender).copied()?;
-        let mut frame = AckN {
-            sender: None,
-            recipient: lane.pair.recipient,
-            lane: lane.lane,
-            delivered: Ranges::new(),
-            exceptions: vec![],
-        };
-        if *verdict == Verdict::DELIVERED {
-            frame.delivered.insert(n);
-        } else {
-            frame.exceptions.push(Exception { from: n, to: n, verdict: verdict.clone() });
+    fn tell(&self, net: &mut Net, submitter: PeerId, lane: LaneKey, n: u64, verdict: &Verdict) -> Option<u64> {
+        let seat = self.seats.get(&submitter).copied()?;
+        let sender = (lane.pair.sender != submitter).then_some(lane.pair.sender);
+        let about =
+            |frame: &AckN| (frame.sender, frame.recipient, frame.lane) == (sender, lane.pair.recipient, lane.lane);
+        match net.last_down(seat, NOTIFY) {
+            Some(Down::Outcomes(frame)) if about(frame) => note(frame, n, verdict),
+            _ => {
+                let (delivered, exceptions) = (Ranges::new(), vec![]);
+                let (recipient, lane) = (lane.pair.recipient, lane.lane);
+                let mut frame = AckN { sender, recipient, lane, delivered, exceptions };
+                note(&mut frame, n, verdict);
+                net.down(seat, NOTIFY, Down::Outcomes(frame));
+            }
         }
-        net.down(seat, NOTIFY, Down::Outcomes(frame));
         Some(seat)
     }
 
@@ -210,7 +218,7 @@ impl Relay {
             if queued.link.is_some_and(|link| self.fences.get(&queued.peer).is_some_and(|fence| link < *fence)) {
                 continue;
             }
-            if let (Some(link), Op::Open) = (queued.link, &queued.op) {
+            if let (Some(link), Op::Open | Op::Join) = (queued.link, &queued.op) {
                 self.fences.insert(queued.peer, link);
             }
             let mut around = Around { date: time.date(), full: self.full, known, chance };
@@ -240,7 +248,7 @@ impl Relay {
             }
             Done::Reply(frame) => {
                 if let Some((link, _)) = session.filter(|_| !queued.answer_lost) {
-                    net.down(link, SUBMIT, frame);
+                    reply(net, link, frame);
                 }
             }
             Done::Remember { lane, n, verdict } => {
@@ -249,10 +257,10 @@ impl Relay {
                     refused.0.insert(n);
                 }
             }
-            Done::Settled { lane, n, verdict } => {
-                let in_advance = queued.told.get(&(lane, n)).copied().flatten();
-                if in_advance.is_none() || in_advance != self.seats.get(&lane.pair.sender).copied() {
-                    self.tell(net, lane, n, &verdict);
+            Done::Settled { submitter, lane, n, verdict } => {
+                let in_advance = queued.told.get(&(submitter, lane, n)).copied().flatten();
+                if in_advance.is_none() || in_advance != self.seats.get(&submitter).copied() {
+                    self.tell(net, submitter, lane, n, &verdict);
                 }
             }
             Done::News(_) => {}
@@ -313,14 +321,8 @@ impl Relay {
 
     /// Messages whose time has run out are taken out of their mailboxes.
     pub(crate) fn expire(&mut self, time: Time) {
-        let overdue = |mailbox: &Mailbox| {
-            let entries = mailbox.entries.iter();
-            entries.filter(|(_, stored)| stored.expires <= time.date()).map(|(seq, _)| *seq).collect::<Vec<_>>()
-        };
-        let boxes = self.disk.mailboxes.iter();
-        let all: Vec<_> =
-            boxes.flat_map(|(peer, mailbox)| overdue(mailbox).into_iter().map(|seq| (*peer, seq))).collect();
-        for (mailbox, seq) in all {
+        let all: Vec<_> = self.ends().filter(|(_, _, ends)| *ends <= time.date()).collect();
+        for (mailbox, seq, _) in all {
             let queued =
                 self.queue.iter().any(|queued| matches!(queued.op, Op::Expire { seq: other, .. } if other == seq));
             if !queued {
@@ -330,11 +332,18 @@ impl Relay {
         self.disk.sweep_rows(time.date());
     }
 
+    /// When each message's time is over. One that goes on to another relay waits longer, for that one's word.
+    fn ends(&self) -> impl Iterator<Item = (PeerId, u64, UnixMillis)> + '_ {
+        self.disk.mailboxes.iter().flat_map(|(owner, mailbox)| {
+            let grace = if is_outbox(*owner) { GRACE } else { Duration::ZERO };
+            mailbox.entries.iter().map(move |(seq, stored)| (*owner, *seq, stored.expires + grace))
+        })
+    }
+
     pub(crate) fn next_timeout(&mut self, time: Time) -> Option<Moment> {
         let windows = self.sessions.values_mut().filter_map(|session| session.window.next_timeout());
         let windows: Vec<_> = windows.collect();
-        let entries = self.disk.mailboxes.values().flat_map(|mailbox| mailbox.entries.values());
-        let expiries = entries.map(|stored| time.moment(stored.expires).max(time.now()));
+        let expiries = self.ends().map(|(.., ends)| time.moment(ends).max(time.now()));
         expiries.chain(windows).min()
     }
 
@@ -400,10 +409,36 @@ impl Relay {
     /// After a crash: another disk, empty or an older copy, under a new name.
     pub(crate) fn replace_disk(&mut self, time: Time, lost: bool) {
         self.stores += 1;
-        let store = StoreId([self.stores; 16]);
+        let store = store_id(self.index, self.stores);
         self.disk = match self.backup.clone().filter(|_| !lost) {
             Some(backup) => backup.restored(store, time.date()),
             None => Disk::new(store, time.date()),
         };
     }
+}
+
+fn store_id(relay: usize, life: u8) -> StoreId {
+    let mut bytes = [life; 16];
+    bytes[1] = relay as u8;
+    StoreId(bytes)
+}
+
+fn note(frame: &mut AckN, n: u64, verdict: &Verdict) {
+    if *verdict == Verdict::DELIVERED {
+        frame.delivered.insert(n);
+    } else {
+        frame.exceptions.push(Exception { from: n, to: n, verdict: verdict.clone() });
+    }
+}
+
+/// Answers that are the same and follow each other are one frame.
+fn reply(net: &mut Net, link: u64, frame: Down) {
+    if let (Down::Answer(next), Some(Down::Answer(last))) = (&frame, net.last_down(link, SUBMIT))
+        && last.request + last.count == next.request
+        && last.answer == next.answer
+    {
+        last.count += next.count;
+        return;
+    }
+    net.down(link, SUBMIT, frame);
 }

@@ -23,7 +23,7 @@ struct Disk {
     foreign_below: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Batch {
     Keep(Entry, Letter, UnixMillis),
     Remember { store: StoreId, foreign_below: u64 },
@@ -31,7 +31,7 @@ enum Batch {
     Forget(u64),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sender {
     index: usize,
     pub(crate) peer: PeerId,
@@ -39,8 +39,6 @@ pub(crate) struct Sender {
     /// A:HELLO has come.
     pub(crate) connected: bool,
     pub(crate) outbox: Outbox,
-    /// MSG:R so far: a storm would show here.
-    pub(crate) requests: usize,
     disk: Disk,
     copy: Option<(Disk, Vec<usize>)>,
     batches: VecDeque<Batch>,
@@ -60,7 +58,6 @@ impl Sender {
             link: None,
             connected: false,
             outbox: Outbox::open(options(peer, window), None, []),
-            requests: 0,
             disk: Disk::default(),
             copy: None,
             batches: VecDeque::new(),
@@ -108,24 +105,8 @@ impl Sender {
     }
 
     pub(crate) fn receive(&mut self, time: Time, ledger: &mut Ledger, frame: Down) {
-        let taken = match frame {
-            Down::Hello { store, .. } => {
-                self.connected = true;
-                self.outbox.connect(store, Durability::Disk);
-                Ok(())
-            }
-            Down::Answer(answer) => self.outbox.on_msg_a(time.now(), answer),
-            Down::Rows(rows) => self.outbox.on_where_a(time.now(), rows),
-            Down::Closed(closed) => self.outbox.on_close_a(&closed),
-            Down::Outcomes(outcomes) => {
-                self.outbox.on_ack_n(&outcomes);
-                Ok(())
-            }
-            other => panic!("{other:?} for a sender"),
-        };
-        if let Err(error) = taken {
-            ledger.breaks(format!("an honest relay broke the protocol: {error}"));
-        }
+        self.connected |= matches!(frame, Down::Hello { .. });
+        hear(&mut self.outbox, time, ledger, frame);
     }
 
     /// Carries out what the outbox wants done. True if the relay counts as silent.
@@ -166,7 +147,6 @@ impl Sender {
                     self.outbox.withdraw(offer.request);
                     return Some(format!("{said} withdrawn"));
                 };
-                self.requests += 1;
                 let ttl = offer.deadline - time.now();
                 Up::Message { request: offer.request, prev: offer.prev, ttl, letter: *letter }
             }
@@ -192,7 +172,7 @@ impl Sender {
     }
 
     /// The oldest batch is durable, and what waited for it happens.
-    pub(crate) fn commit(&mut self, ledger: &mut Ledger) {
+    pub(crate) fn commit(&mut self, time: Time, ledger: &mut Ledger) {
         let Some(batch) = self.batches.pop_front() else { return };
         self.apply(&batch);
         match batch {
@@ -203,7 +183,7 @@ impl Sender {
             Batch::Remember { .. } => self.outbox.remembered(),
             Batch::Resolve { key, uid, verdict, receipt } => {
                 self.outbox.persisted(receipt);
-                ledger.tell(uid, &verdict);
+                ledger.tell(uid, &verdict, time.date());
                 self.batches.push_back(Batch::Forget(key));
             }
             Batch::Forget(_) => {}
@@ -268,9 +248,30 @@ impl Sender {
         (self.first_key, self.knows_store) = (self.next_key, self.disk.store.is_some());
         self.accepted.clear();
         for (key, (uid, verdict)) in self.disk.outcomes.clone() {
-            ledger.tell(uid, &verdict);
+            ledger.tell(uid, &verdict, time.date());
             self.batches.push_back(Batch::Forget(key));
         }
+    }
+}
+
+/// What a relay says to who submits.
+pub(crate) fn hear(outbox: &mut Outbox, time: Time, ledger: &mut Ledger, frame: Down) {
+    let taken = match frame {
+        Down::Hello { store, .. } => {
+            outbox.connect(store, Durability::Disk);
+            Ok(())
+        }
+        Down::Answer(answer) => outbox.on_msg_a(time.now(), answer),
+        Down::Rows(rows) => outbox.on_where_a(time.now(), rows),
+        Down::Closed(closed) => outbox.on_close_a(&closed),
+        Down::Outcomes(outcomes) => {
+            outbox.on_ack_n(&outcomes);
+            Ok(())
+        }
+        other => panic!("{other:?} for a sender"),
+    };
+    if let Err(error) = taken {
+        ledger.breaks(format!("an honest relay broke the protocol: {error}"));
     }
 }
 

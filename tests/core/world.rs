@@ -1,7 +1,7 @@
-//! The world of one seed: everybody in it, and one step after the other.
+//! The world of one seed: everybody in it, the time, and how it ends.
 //!
-//! Each step is chosen by chance among all that could happen next: a frame arrives, a disk has written, an
-//! application answers, a timer runs out, something breaks. When the faults stop, all has to end well.
+//! Each step (`steps`) is chosen by chance among all that could happen next. When the faults stop, all has to end
+//! well.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use posthouse::id::{LaneId, PeerId};
 use posthouse::time::{Moment, UnixMillis};
 
 use super::chance::Chance;
+use super::hop::Hop;
 use super::ledger::Ledger;
-use super::net::{Net, STREAMS};
+use super::net::Net;
 use super::plan::Plan;
 use super::recipient::Recipient;
 use super::relay::{Reading, Relay};
 use super::sender::Sender;
-use super::store::News;
+use super::store::{home_of, name};
 
 /// The clock: the same for all, since no clocks are compared.
 #[derive(Debug, Clone, Copy)]
@@ -42,24 +43,13 @@ impl Time {
     }
 }
 
+/// A client of a relay.
 #[derive(Debug, Clone, Copy)]
-enum Step {
-    Submit(usize),
-    Connect(usize),
-    /// The client notices that its connection is gone.
-    Notice(usize),
-    Send(usize),
-    Commit(usize),
-    Receive(usize, usize),
-    Answer(usize),
-    Page(usize),
-    Acknowledge(usize),
-    /// The relay takes a frame from this stream of this link.
-    Take(u64, usize),
-    Store,
-    Push(u64),
-    /// The relay notices that a client is gone.
-    End(u64),
+pub(crate) enum Who {
+    Sender(usize),
+    Recipient(usize),
+    /// A link to another relay.
+    Hop(usize),
 }
 
 /// How one run ended.
@@ -70,14 +60,16 @@ pub(crate) struct Ending {
     pub(crate) requests: usize,
 }
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) chance: Chance,
     pub(crate) time: Time,
     pub(crate) net: Net,
-    pub(crate) relay: Relay,
+    pub(crate) relays: Vec<Relay>,
     pub(crate) senders: Vec<Sender>,
     pub(crate) recipients: Vec<Recipient>,
+    pub(crate) hops: Vec<Hop>,
     pub(crate) ledger: Ledger,
     pub(crate) quiet: bool,
     pub(crate) unsent: usize,
@@ -85,12 +77,8 @@ pub(crate) struct World {
     /// What happened, if somebody wants to read it.
     pub(crate) trace: Option<Vec<String>>,
     pub(crate) rows_may_stay: bool,
-}
-
-fn peer(kind: u8, number: usize) -> PeerId {
-    let mut bytes = [kind; 32];
-    bytes[1] = number as u8;
-    PeerId::from_bytes(bytes)
+    /// What clients and links have sent: a storm would show here.
+    pub(crate) requests: usize,
 }
 
 pub(crate) fn is_known(peer: PeerId) -> bool {
@@ -101,23 +89,32 @@ impl World {
     pub(crate) fn new(seed: u64, traced: bool) -> Self {
         let mut chance = Chance::new(seed);
         let plan = Plan::new(&mut chance);
+        Self::of(plan, chance, traced)
+    }
+
+    pub(crate) fn of(plan: Plan, chance: Chance, traced: bool) -> Self {
         let time = Time(Duration::from_secs(1000));
-        let readers = plan.recipients.iter().enumerate();
+        let (senders, readers) = (plan.senders.iter().enumerate(), plan.recipients.iter().enumerate());
         let mut ledger = Ledger::default();
-        ledger.in_order = plan.recipients.iter().map(|(reading, _)| *reading == Reading::InOrder).collect();
+        ledger.in_order = plan.recipients.iter().map(|(_, reading, _)| *reading == Reading::InOrder).collect();
         ledger.in_order.push(false);
+        let ways = (0..plan.relays).flat_map(|from| (0..plan.relays).map(move |to| (from, to)));
         Self {
             time,
             net: Net::default(),
-            relay: Relay::new(time),
-            senders: (0..plan.senders).map(|at| Sender::new(at, peer(1, at), plan.window)).collect(),
-            recipients: readers.map(|(at, (reading, credit))| Recipient::new(peer(2, at), *reading, *credit)).collect(),
+            relays: (0..plan.relays).map(|at| Relay::new(at, time)).collect(),
+            senders: senders.map(|(at, home)| Sender::new(at, name(1, at, *home), plan.window)).collect(),
+            recipients: readers
+                .map(|(at, (home, reading, credit))| Recipient::new(name(2, at, *home), *reading, *credit))
+                .collect(),
+            hops: ways.filter(|(from, to)| from != to).map(|(from, to)| Hop::new(from, to, plan.window)).collect(),
             ledger,
             quiet: false,
             unsent: plan.messages,
             steps: 0,
             trace: traced.then(Vec::new),
             rows_may_stay: false,
+            requests: 0,
             plan,
             chance,
         }
@@ -151,31 +148,66 @@ impl World {
                 return Err(broken);
             }
         }
-        self.quiet = true;
-        (self.relay.full, self.relay.refuses) = (false, None);
-        self.note(|| "the faults stop".to_owned());
-        self.settle("messages without an outcome", |world| {
-            world.unsent == 0
-                && world.senders.iter().all(Sender::is_idle)
-                && world.recipients.iter().all(Recipient::is_idle)
-                && world.relay.is_idle()
-        })?;
+        self.stop_faults();
+        self.settle("messages without an outcome", Self::is_idle)?;
         if let Some(uid) = self.ledger.open().next() {
             return Err(format!("the sender of m{uid} never learned its outcome"));
         }
-        for sender in &mut self.senders {
-            sender.outbox.retire();
-        }
+        self.senders.iter_mut().for_each(|sender| sender.outbox.retire());
+        self.hops.iter_mut().for_each(|hop| hop.outbox.retire());
         self.settle("lanes that are not closed", |world| {
-            !world.relay.has_queue()
+            !world.relays.iter().any(Relay::has_queue)
                 && world.senders.iter().all(|sender| sender.connected && !sender.outbox.is_closing())
+                && world.hops.iter().all(|hop| hop.connected && !hop.outbox.is_closing())
         })?;
-        let rows = self.relay.disk.rows.len();
-        if rows > 0 && !self.rows_may_stay {
-            return Err(format!("{rows} rows are left over: {:?}", self.relay.disk.rows));
+        let rows: Vec<_> = self.relays.iter().flat_map(|relay| &relay.disk.rows).collect();
+        if !rows.is_empty() && !self.rows_may_stay {
+            return Err(format!("{} rows are left over: {rows:?}", rows.len()));
         }
-        let requests = self.senders.iter().map(|sender| sender.requests).sum();
-        Ok(Ending { steps: self.steps, messages: self.ledger.messages.len(), requests })
+        Ok(Ending { steps: self.steps, messages: self.ledger.messages.len(), requests: self.requests })
+    }
+
+    /// One thing more, whatever it is. An error is the promise that was broken.
+    pub(crate) fn turn(&mut self) -> Result<(), String> {
+        let mut faults = self.plan.faults.clone();
+        faults.dedup();
+        match self.chance.below(1 + faults.len()).checked_sub(1) {
+            Some(at) => {
+                let fault = faults[at];
+                let gone = self.plan.faults.iter().position(|other| *other == fault);
+                gone.map(|at| self.plan.faults.remove(at));
+                self.happens(fault);
+            }
+            None => {
+                if self.plan.faults.is_empty() && !self.quiet {
+                    self.stop_faults();
+                }
+                self.step();
+            }
+        }
+        self.ledger.broken.take().map_or(Ok(()), Err)
+    }
+
+    /// Whether nothing is left to break or to do, and every message has its outcome.
+    pub(crate) fn is_over(&self) -> bool {
+        self.plan.faults.is_empty() && self.is_idle() && self.ledger.open().next().is_none()
+    }
+
+    pub(crate) fn stop_faults(&mut self) {
+        self.quiet = true;
+        for relay in &mut self.relays {
+            (relay.full, relay.refuses) = (false, None);
+        }
+        self.note(|| "the faults stop".to_owned());
+    }
+
+    /// Whether nobody has anything left to do for a message.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unsent == 0
+            && self.senders.iter().all(Sender::is_idle)
+            && self.recipients.iter().all(Recipient::is_idle)
+            && self.hops.iter().all(|hop| hop.is_idle(&self.relays[hop.from]))
+            && self.relays.iter().all(Relay::is_idle)
     }
 
     /// Goes on without faults until all is well; a lifetime or a grace is not allowed to help.
@@ -196,231 +228,70 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn link(&self, client: usize) -> Option<u64> {
+    pub(crate) fn who(&self, client: usize) -> Who {
         match client.checked_sub(self.senders.len()) {
-            None => self.senders[client].link,
-            Some(at) => self.recipients[at].link,
+            None => Who::Sender(client),
+            Some(at) => match at.checked_sub(self.recipients.len()) {
+                None => Who::Recipient(at),
+                Some(at) => Who::Hop(at),
+            },
+        }
+    }
+
+    pub(crate) fn link(&self, client: usize) -> Option<u64> {
+        match self.who(client) {
+            Who::Sender(at) => self.senders[at].link,
+            Who::Recipient(at) => self.recipients[at].link,
+            Who::Hop(at) => self.hops[at].link,
         }
     }
 
     pub(crate) fn clients(&self) -> usize {
-        self.senders.len() + self.recipients.len()
-    }
-
-    /// All that could happen next.
-    fn steps(&mut self) -> Vec<Step> {
-        let mut steps = vec![];
-        let submits = self.unsent > 0 && (self.quiet || self.chance.one_in(self.plan.spread));
-        for (at, sender) in self.senders.iter().enumerate() {
-            if submits {
-                steps.push(Step::Submit(at));
-            }
-            if sender.has_batches() {
-                steps.push(Step::Commit(at));
-            }
-            if sender.connected {
-                steps.push(Step::Send(at));
-            }
-        }
-        for (at, recipient) in self.recipients.iter().enumerate() {
-            let client = self.senders.len() + at;
-            for (possible, step) in [
-                (recipient.has_batches(), Step::Commit(client)),
-                (recipient.is_asked(), Step::Answer(at)),
-                (recipient.wants_page(), Step::Page(at)),
-                (recipient.owes(), Step::Acknowledge(at)),
-            ] {
-                if possible {
-                    steps.push(step);
-                }
-            }
-        }
-        for client in 0..self.clients() {
-            let Some(id) = self.link(client) else {
-                steps.push(Step::Connect(client));
-                continue;
-            };
-            match self.net.links.get(&id) {
-                Some(link) => {
-                    for stream in 0..STREAMS {
-                        // What the relay says of itself comes first.
-                        let greeted = stream == 0 || self.is_connected(client);
-                        if greeted && !link.down[stream].is_empty() {
-                            steps.push(Step::Receive(client, stream));
-                        }
-                    }
-                    if link.relay_gone {
-                        steps.push(Step::Notice(client));
-                    }
-                }
-                None => steps.push(Step::Notice(client)),
-            }
-        }
-        for (id, link) in &self.net.links {
-            for stream in 0..STREAMS {
-                if link.up[stream].front().is_some_and(|frame| !self.relay.must_wait(*id, frame)) {
-                    steps.push(Step::Take(*id, stream));
-                }
-            }
-            if link.client_gone {
-                steps.push(Step::End(*id));
-            } else if self.relay.can_push(self.time, *id) {
-                steps.push(Step::Push(*id));
-            }
-        }
-        if self.relay.has_queue() {
-            steps.push(Step::Store);
-        }
-        steps
-    }
-
-    fn is_connected(&self, client: usize) -> bool {
-        match client.checked_sub(self.senders.len()) {
-            None => self.senders[client].connected,
-            Some(at) => self.recipients[at].connected,
-        }
-    }
-
-    fn step(&mut self) {
-        self.steps += 1;
-        let steps = self.steps();
-        let may_send = |step: &Step| matches!(step, Step::Send(_));
-        if steps.iter().all(may_send) {
-            // Nothing but sending is left, and if there is nothing to send, time passes.
-            if !(0..self.senders.len()).any(|at| self.send(at)) {
-                self.tick(Duration::MAX);
-            }
-        } else if !self.quiet && self.chance.one_in(25) {
-            self.tick(SHORT_WAIT);
-        } else {
-            match self.chance.pick(&steps) {
-                Step::Send(at) => drop(self.send(at)),
-                step => self.perform(step),
-            }
-        }
-        for at in 0..self.senders.len() {
-            if self.senders[at].carry_out(&mut self.ledger) {
-                self.note(|| format!("s{at} takes the relay for silent"));
-                self.senders[at].leave(&mut self.net);
-            }
-        }
-    }
-
-    fn send(&mut self, at: usize) -> bool {
-        let said = self.senders[at].send(&mut self.net, self.time);
-        let sent = said.is_some();
-        if let Some(said) = said {
-            self.note(|| format!("s{at} sends {said}"));
-        }
-        sent
-    }
-
-    fn perform(&mut self, step: Step) {
-        let said = match step {
-            Step::Take(link, stream) => {
-                self.net.links.get(&link).and_then(|link| link.up[stream].front()).map(|frame| format!("{frame:?}"))
-            }
-            Step::Receive(client, stream) => {
-                let link = self.link(client).and_then(|link| self.net.links.get(&link));
-                link.and_then(|link| link.down[stream].front()).map(|frame| format!("{frame:?}"))
-            }
-            _ => None,
-        }
-        .filter(|_| self.trace.is_some());
-        self.note(|| format!("{step:?} {}", said.unwrap_or_default()));
-        match step {
-            Step::Submit(at) => self.submit(at),
-            Step::Connect(client) => {
-                let link = self.net.connect();
-                match client.checked_sub(self.senders.len()) {
-                    None => {
-                        let sender = &mut self.senders[client];
-                        sender.link = Some(link);
-                        self.relay.hello(&mut self.net, link, sender.peer, Reading::Nothing, 0);
-                    }
-                    Some(at) => {
-                        let recipient = &mut self.recipients[at];
-                        recipient.link = Some(link);
-                        let (reading, credit) = (recipient.reading, recipient.credit);
-                        self.relay.hello(&mut self.net, link, recipient.peer, reading, credit);
-                    }
-                }
-            }
-            Step::Notice(client) => self.leave(client),
-            Step::Send(_) => {}
-            Step::Commit(client) => match client.checked_sub(self.senders.len()) {
-                None => self.senders[client].commit(&mut self.ledger),
-                Some(at) => self.recipients[at].commit(&mut self.ledger),
-            },
-            Step::Receive(client, stream) => {
-                let link = self.link(client).and_then(|link| self.net.links.get_mut(&link));
-                let Some(frame) = link.and_then(|link| link.down[stream].pop_front()) else { return };
-                match client.checked_sub(self.senders.len()) {
-                    None => self.senders[client].receive(self.time, &mut self.ledger, frame),
-                    Some(at) => self.recipients[at].receive(frame),
-                }
-            }
-            Step::Answer(at) => {
-                let takes = !self.chance.percent(self.plan.refuse_percent);
-                self.recipients[at].answer(self.time, takes);
-            }
-            Step::Page(at) => self.recipients[at].page(&mut self.net),
-            Step::Acknowledge(at) => self.recipients[at].acknowledge(&mut self.net, self.time),
-            Step::Take(link, stream) => {
-                let frame = self.net.links.get_mut(&link).and_then(|link| link.up[stream].pop_front());
-                if let Some(frame) = frame {
-                    self.relay.take(&mut self.net, self.time, &mut self.chance, link, frame);
-                }
-            }
-            Step::Store => {
-                let count = 1 + self.chance.below(4);
-                let news = self.relay.commit(&mut self.net, self.time, &mut self.chance, &is_known, count, true);
-                self.see(news);
-            }
-            Step::Push(link) => self.relay.push(&mut self.net, self.time, link),
-            Step::End(link) => self.relay.end(&mut self.net, link, false),
-        }
-    }
-
-    pub(crate) fn see(&mut self, news: Vec<News>) {
-        for news in news {
-            match news {
-                News::Refused { uid } => self.ledger.messages[uid].refused = true,
-                News::Closed { lane } => drop(self.ledger.closed.insert(lane)),
-            }
-        }
+        self.senders.len() + self.recipients.len() + self.hops.len()
     }
 
     pub(crate) fn submit(&mut self, at: usize) {
         self.unsent -= 1;
         let nobody = self.chance.percent(self.plan.nobody_percent);
         let to = if nobody { self.recipients.len() } else { self.chance.below(self.recipients.len()) };
-        let recipient = self.recipients.get(to).map_or(peer(3, 0), |recipient| recipient.peer);
+        let recipient = self
+            .recipients
+            .get(to)
+            .map_or(name(3, 0, self.chance.below(self.relays.len())), |recipient| recipient.peer);
         let short = self.chance.percent(self.plan.short_percent);
         let life =
             if short { Duration::from_secs(1 + self.chance.below(20) as u64) } else { Duration::from_secs(80_000) };
-        let uid = self.ledger.submit(at, to);
+        let uid = self.ledger.submit(at, to, self.time.date() + life);
         let lane = LaneId(self.chance.word() % 1_000_000);
+        self.ledger.messages[uid].forwarded = home_of(recipient) != home_of(self.senders[at].peer);
         self.ledger.messages[uid].lane = Some(self.senders[at].submit(self.time, recipient, life, uid, lane));
         self.note(|| format!("m{uid} from s{at} to r{to}, lives {life:?}"));
     }
 
     pub(crate) fn leave(&mut self, client: usize) {
-        match client.checked_sub(self.senders.len()) {
-            None => self.senders[client].leave(&mut self.net),
-            Some(at) => self.recipients[at].leave(&mut self.net),
+        match self.who(client) {
+            Who::Sender(at) => self.senders[at].leave(&mut self.net),
+            Who::Recipient(at) => self.recipients[at].leave(&mut self.net),
+            Who::Hop(at) => self.hops[at].leave(&mut self.net),
         }
     }
 
     /// Lets time pass until the next timer, and runs what is due.
-    fn tick(&mut self, most: Duration) {
+    pub(crate) fn tick(&mut self, most: Duration) {
         let senders = self.senders.iter().filter_map(|sender| sender.outbox.next_timeout());
         let recipients = self.recipients.iter().filter_map(Recipient::next_timeout);
-        let clients = senders.chain(recipients).min();
-        let next = clients.into_iter().chain(self.relay.next_timeout(self.time)).min();
+        let hops = self.hops.iter().filter_map(|hop| hop.outbox.next_timeout());
+        let clients = senders.chain(recipients).chain(hops).min();
+        let relays = self.relays.iter_mut().filter_map(|relay| relay.next_timeout(self.time));
+        let next = clients.into_iter().chain(relays).min();
         let Some(next) = next.filter(|next| *next - self.time.now() <= most) else { return };
         self.time.0 = self.time.0.max(next.since(Moment::default()));
         self.time_passed();
+    }
+
+    /// A timer runs out, if one does so soon.
+    pub(crate) fn wait(&mut self) {
+        self.tick(SHORT_WAIT);
     }
 
     pub(crate) fn time_passed(&mut self) {
@@ -431,16 +302,27 @@ impl World {
         for recipient in &mut self.recipients {
             recipient.on_timeout(self.time);
         }
-        self.relay.on_timeout(&mut self.net, self.time);
+        for hop in &mut self.hops {
+            hop.outbox.on_timeout(self.time.now());
+        }
+        for relay in &mut self.relays {
+            relay.on_timeout(&mut self.net, self.time);
+        }
     }
 }
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
+            .field("time", &self.time)
+            .field("net", &self.net)
+            .field("faults", &self.plan.faults)
+            .field("unsent", &self.unsent)
+            .field("ledger", &self.ledger)
             .field("senders", &self.senders)
             .field("recipients", &self.recipients)
-            .field("relay", &self.relay)
+            .field("hops", &self.hops)
+            .field("relays", &self.relays)
             .finish()
     }
 }

@@ -9,6 +9,7 @@
 //! | `session`, `restart` | who is connected, and how soon again |
 //! | `greeting`, `rules`, `foreign` | what breaks the protocol is closed by name, alone |
 //! | `offline`, `pages`, `outcome`, `quota` | mailboxes: the backlog, pages, counts, lifetimes, refusals, limits |
+//! | `access` | who is let in, whose messages are taken, and how fast |
 //! | `federation` | messages between peers of different relays |
 //! | `places` | other relays are found, wherever they are |
 //! | `forged` | what its sender did not write is refused, and told |
@@ -26,6 +27,7 @@
     reason = "a test may fail, and measures real time"
 )]
 
+mod access;
 mod federation;
 mod federation_restored;
 mod first;

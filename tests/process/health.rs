@@ -28,8 +28,7 @@ fn names(text: &str) -> BTreeSet<String> {
 #[test]
 fn status_and_metrics_say_what_happened() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("posthouse.toml"), "[limits]\nbody_bytes = 100").unwrap();
-    let relay = Relay::start(directory.path());
+    let relay = Relay::configured(directory.path(), "[limits]\nbody_bytes = 100");
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| Peer::new(directory.path().join(name), &relay));
     let receiver = bob.start(&["recv"]);
     receiver.expect("status");
@@ -97,10 +96,9 @@ fn the_dashboard_and_the_manual_name_the_metrics_that_there_are() {
 #[test]
 fn the_log_names_no_peer_and_shows_no_body() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("posthouse.toml"), "log_format = 'json'").unwrap();
-    let mut relay = Relay::start(directory.path());
+    let mut relay = Relay::configured(directory.path(), "log_format = 'json'");
     relay.kill();
-    relay.log = "info";
+    relay.log = Some("info");
     relay.start_again();
     let [alice, bob] = ["alice", "bob"].map(|name| Peer::new(directory.path().join(name), &relay));
     let receiver = bob.start(&["recv"]);

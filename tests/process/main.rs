@@ -10,9 +10,11 @@
     reason = "a test panics, and waits by the real clock"
 )]
 
+mod access;
 mod backup;
 mod bench;
 mod drain;
+mod examples;
 mod federation;
 mod health;
 #[cfg(target_os = "linux")]

@@ -18,7 +18,7 @@ use posthouse::client::{Client, Draft};
 use posthouse::identity::Identity;
 use posthouse::protocol::Outcome;
 use posthouse::random::SystemEntropy;
-use posthouse::relay::{Relay as LiveRelay, RelayLimits, RelayOptions};
+use posthouse::relay::{Relay as LiveRelay, RelayOptions};
 use posthouse::store::redb::Backend;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
 use posthouse::store::redb::writer::WriterMode;
@@ -44,13 +44,12 @@ fn setting(name: &str, default: u64) -> u64 {
 /// A relay in this process, which keeps everything in memory.
 fn live_relay(identity: Identity, at: SocketAddr) -> (LiveRelay, RelayAddress) {
     let (clock, entropy) = (SystemClock::shared(), SystemEntropy::shared());
-    let mut options = OpenOptions::new(Backend::Memory, clock.clone(), entropy.clone());
+    let mut options = OpenOptions::new(Backend::Memory, clock.clone(), entropy);
     (options.writer, options.cache_bytes) = (WriterMode::Inline, 1 << 20);
     let store = Arc::new(RedbRelayStore::open(options).unwrap());
     let id = identity.relay_id();
-    let (socket, limits) = (Socket::Bind(at), RelayLimits::default());
-    let relay = LiveRelay::start(RelayOptions { identity, socket, store, clock, entropy, limits, determinism: None });
-    let relay = relay.unwrap();
+    let options = RelayOptions { socket: Socket::Bind(at), clock, ..RelayOptions::new(identity, store) };
+    let relay = LiveRelay::start(options).unwrap();
     let address = RelayAddress::new(id, relay.local_addr().into());
     (relay, address)
 }

@@ -15,6 +15,9 @@ use serde_json::Value;
 /// How long anything may take before a test gives up: far more than it needs on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A relay's configuration in its directory.
+const CONFIG: &str = "posthouse.toml";
+
 /// The example peer.
 pub(super) static PEER: LazyLock<PathBuf> = LazyLock::new(|| example("peer"));
 
@@ -139,19 +142,25 @@ pub(super) struct Relay {
     /// Where its admin endpoint is.
     pub(super) admin: String,
     /// What it logs.
-    pub(super) log: &'static str,
+    pub(super) log: Option<&'static str>,
 }
 
 impl Relay {
     pub(super) fn start(directory: &Path) -> Self {
+        Self::configured(directory, "log = 'warn'\n")
+    }
+
+    /// With this configuration.
+    pub(super) fn configured(directory: &Path, text: &str) -> Self {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        std::fs::write(directory.join(CONFIG), text).unwrap();
         let mut relay = Self {
             directory: directory.to_owned(),
             port,
             program: None,
             address: String::new(),
             admin: String::new(),
-            log: "warn",
+            log: None,
         };
         relay.start_again();
         relay
@@ -159,19 +168,34 @@ impl Relay {
 
     pub(super) fn start_again(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_posthouse"));
-        command.args(["run", "--json", "--admin", "127.0.0.1:0", "--log", self.log, "--listen"]);
+        command.args(["run", "--json", "--admin", "127.0.0.1:0", "--listen"]);
         command.arg(format!("127.0.0.1:{}", self.port));
+        command.arg("--config").arg(self.directory.join(CONFIG));
+        command.args(self.log.into_iter().flat_map(|log| ["--log", log]));
         command.arg("--data").arg(self.data()).arg("--certs").arg(self.directory.join("certs"));
-        // Settings for which there are no flags.
-        let config = self.directory.join("posthouse.toml");
-        if config.exists() {
-            command.arg("--config").arg(config);
-        }
         let program = Program::start(command, None);
         let ready = program.expect("ready");
         self.address = ready["address"].as_str().unwrap().to_owned();
         self.admin = ready["admin"].as_str().unwrap().to_owned();
         self.program = Some(program);
+    }
+
+    /// Changes its configuration while it runs, and waits until it says that it has read it.
+    pub(super) fn reconfigure(&self, text: &str) -> String {
+        std::fs::write(self.directory.join(CONFIG), text).unwrap();
+        let program = self.program.as_ref().unwrap();
+        let before = program.errors.lock().unwrap().len();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(program.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        let begin = Instant::now();
+        loop {
+            let said = program.errors.lock().unwrap()[before..].to_owned();
+            if said.contains("read anew") || said.contains("nothing was changed") {
+                return said;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not say so: {said}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Takes another port, from the next start on.

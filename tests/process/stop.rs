@@ -21,7 +21,7 @@ fn a_relay_that_is_stopped_under_load_loses_nothing_and_its_clients_come_back_wh
     let directory = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(directory.path());
     relay.kill();
-    relay.log = "info";
+    relay.log = Some("info");
     relay.start_again();
     let [alice, bob] = ["alice", "bob"].map(|name| Peer::new(directory.path().join(name), &relay));
     let receiver = bob.start(&["recv"]);
@@ -61,7 +61,7 @@ fn a_second_signal_ends_a_relay_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(directory.path());
     relay.kill();
-    relay.log = "info";
+    relay.log = Some("info");
     relay.start_again();
     let bob = Peer::new(directory.path().join("bob"), &relay);
     let receiver = bob.start(&["recv"]);

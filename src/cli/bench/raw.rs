@@ -53,6 +53,7 @@ impl Session {
             credit_messages: 0,
             credit_bytes: 1,
             ack_timeout_ms: millis(DEFAULT_ACK_TIMEOUT),
+            invitation: None,
             agent: None,
         };
         submit.send(&hello.into()).await?;

@@ -12,9 +12,10 @@ use toml::de::DeTable;
 use super::table::{Shown, Wrong, settings};
 use super::{LogFormat, Settings};
 use crate::address::{HostPort, RelayAddress};
-use crate::id::RelayId;
+use crate::id::{PeerId, RelayId};
 use crate::protocol::limit::MAX_BODY_BYTES;
 use crate::relay::Admission;
+use crate::store::Mailboxes;
 
 /// A day and then some: longer than anybody waits for a connection.
 const DAY_SECONDS: u64 = 86_400;
@@ -44,7 +45,7 @@ settings! {
         /// they have begun is finished.
         drain_seconds: Duration = drain, 0..=3_600;
     }
-    limits: Limits, federation: Federation
+    limits: Limits, access: Access, rates: Rates, federation: Federation
 }
 
 settings! {
@@ -77,8 +78,8 @@ settings! {
         mailbox_bytes: u64 = store.mailbox_bytes, 1..=u64::MAX;
         /// What messages of one sender may take of a mailbox, percent. At the limit that one waits: quota_pair.
         pair_percent: u64 = store.pair_percent, 1..=100;
-        /// Whether a message for a peer that never connected opens a small mailbox for it; if not, it is rejected:
-        /// unknown_peer.
+        /// Whether a message for a peer that never connected, but may have a mailbox ([access]), opens a small one for
+        /// it; if not, it is rejected: unknown_peer.
         open: bool = store.open;
         /// Messages in such a mailbox.
         provisional_messages: u64 = store.provisional_messages, 1..=u64::MAX;
@@ -102,6 +103,34 @@ settings! {
         lanes_per_pair: u64 = store.lanes_per_pair, 1..=u64::MAX;
         /// Bytes of the disk that stay free. Below, new messages wait: no_room.
         min_free_bytes: u64 = store.min_free_bytes;
+    }
+}
+
+settings! {
+    /// Who may have a mailbox here.
+    Access of Settings {
+        /// Which peers may have a mailbox: "open" for all of them, "listed" for those in allow and those of
+        /// `posthouse peers allow`, "invited" for those, for who has one, and for who shows an invitation of
+        /// `posthouse invite`. Messages for any other are rejected: unknown_peer.
+        mailboxes: Mailboxes = store.access.mailboxes;
+        /// Peers that may have a mailbox, by id or address.
+        allow: BTreeSet<PeerId> = store.access.allow;
+        /// Peers that are not let in, and get nothing more, in any case, by id or address.
+        block: BTreeSet<PeerId> = store.access.block;
+    }
+}
+
+settings! {
+    /// How fast clients may send. Above, their messages wait: rate.
+    Rates of Settings {
+        /// Messages that one peer may send in a second, for long; 0 for any number.
+        peer_messages_per_second: u32 = relay.peer_rate.per_second;
+        /// Messages that one peer may send at once, after a pause; 0 for as many as in a second.
+        peer_burst: u32 = relay.peer_rate.burst;
+        /// Messages that one other relay may send in a second, for long; 0 for any number.
+        relay_messages_per_second: u32 = relay.relay_rate.per_second;
+        /// Messages that one other relay may send at once, after a pause; 0 for as many as in a second.
+        relay_burst: u32 = relay.relay_rate.burst;
     }
 }
 
@@ -139,17 +168,25 @@ pub(super) fn read(path: &Path, into: &mut Settings) -> anyhow::Result<()> {
     Err(anyhow!("{}{line}: {} {}", path.display(), wrong.key, wrong.what))
 }
 
-/// Where a key stands, in whichever table.
+/// Where a key stands: in the table that it names, or in whichever has it.
 fn place(text: &str, key: &str) -> Option<Range<usize>> {
     let document = DeTable::parse(text).ok()?;
     let root = document.get_ref();
-    let tables = root.values().filter_map(|value| value.get_ref().as_table());
+    let (named, key) = key.split_once('.').map_or((None, key), |(table, key)| (Some(table), key));
+    let tables = root.iter().filter(|(name, _)| named.is_none_or(|named| name.get_ref() == named));
+    let tables = tables.filter_map(|(_, value)| value.get_ref().as_table());
     tables.chain([root]).flat_map(|table| table.keys()).find(|found| found.get_ref() == key).map(|found| found.span())
 }
 
 /// All tables, by name, with every setting as it is; first what stands before all tables.
-pub(super) fn shown(settings: &Settings) -> [(&'static str, Vec<Shown>); 3] {
-    [("", File::shown(settings)), ("limits", Limits::shown(settings)), ("federation", Federation::shown(settings))]
+pub(super) fn shown(settings: &Settings) -> [(&'static str, Vec<Shown>); 5] {
+    [
+        ("", File::shown(settings)),
+        ("limits", Limits::shown(settings)),
+        ("access", Access::shown(settings)),
+        ("rates", Rates::shown(settings)),
+        ("federation", Federation::shown(settings)),
+    ]
 }
 
 impl Settings {
@@ -158,7 +195,9 @@ impl Settings {
         let (key, what) = if self.relay.min_ttl > self.relay.max_ttl {
             ("min_ttl_seconds", "is above max_ttl_seconds; use at most that".to_owned())
         } else if let Some(relay) = self.relay.federation.allow.intersection(&self.relay.federation.block).next() {
-            ("block", format!("names {relay}, and so does allow; take it out of one of them"))
+            ("federation.block", format!("names {relay}, and so does allow; take it out of one of them"))
+        } else if let Some(peer) = self.store.access.allow.intersection(&self.store.access.block).next() {
+            ("access.block", format!("names {peer}, and so does allow; take it out of one of them"))
         } else {
             return None;
         };

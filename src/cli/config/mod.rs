@@ -4,8 +4,10 @@
 //!  file    every setting, with its words, its bounds and its place here
 //!  table   what such a list is made of
 //!  show    posthouse config
+//!  change  what a changed file changes in a running relay
 //! ```
 
+mod change;
 mod file;
 pub(super) mod show;
 mod table;
@@ -18,11 +20,8 @@ use clap::Args;
 
 use super::CliError;
 use crate::address::HostPort;
-use crate::relay::RelayLimits;
+use crate::relay::{DEFAULT_PORT, RelayLimits};
 use crate::store::StoreLimits;
-
-/// The UDP port that relays listen at.
-const DEFAULT_PORT: u16 = 4433;
 
 /// The name of the relay's store in its directory.
 const STORE_FILE: &str = "relay.redb";
@@ -178,6 +177,9 @@ mod tests {
     fn a_setting_that_nobody_can_mean_is_named_with_its_line_and_what_would_be_right() {
         let relay = crate::id::RelayId::from_bytes([7; 32]);
         let both = format!("[federation]\nallow = ['{relay}']\nblock = ['{relay}']");
+        let peers = format!(
+            "[federation]\nallow = ['{relay}']\nblock = []\n\n[access]\nallow = ['{relay}']\nblock = ['{relay}']"
+        );
         for (text, named) in [
             ("\nlisen = '[::]:1'", &["line 2", "lisen", "`listen`"][..]),
             ("listen = 'nowhere'", &["line 1", "listen"]),
@@ -202,6 +204,10 @@ mod tests {
             ("[limits]\nopen = 1", &["line 2", "open"]),
             ("[limits]\nmin_ttl_seconds = 10\nmax_ttl_seconds = 9", &["line 2", "min_ttl_seconds", "max_ttl_seconds"]),
             ("[limits]\nidle_timeout_seconds = 10", &["line 2", "idle_timeout_seconds is 10; use 20"]),
+            ("[access]\nmailboxes = 'closed'", &["line 2", "mailboxes", "`invited`"]),
+            ("[access]\nallow = ['nobody']", &["line 2", "allow", "no peer's id"]),
+            (&peers, &["line 7", "access.block", "allow"]),
+            ("[rates]\npeer_burst = -1", &["line 2", "peer_burst"]),
             ("[federation]\nadmission = 'opened'", &["line 2", "admission", "`open`"]),
             ("[federation]\nallow = 'all'", &["line 2", "allow"]),
             ("[federation]\nblock = ['nobody']", &["line 2", "block", "no relay's id"]),

@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::LogFormat;
-use crate::address::{HostPort, RelayAddress};
-use crate::id::RelayId;
+use crate::address::{HostPort, PeerAddress, RelayAddress};
+use crate::id::{PeerId, RelayId};
 use crate::relay::Admission;
+use crate::store::Mailboxes;
 
 /// A setting as it is explained.
 pub(super) struct Shown {
@@ -75,6 +76,7 @@ plain! {
     String: |text| Value::String(text.clone());
     LogFormat: |format| Value::String(format.name().to_owned());
     Admission: |admission| Value::String(admission.name().to_owned());
+    Mailboxes: |mailboxes| Value::String(mailboxes.name().to_owned());
 }
 
 /// Whole seconds.
@@ -112,6 +114,19 @@ impl Setting for BTreeSet<RelayId> {
 
     fn shown(&self) -> Option<Value> {
         Some(Value::Array(self.iter().map(|relay| Value::String(relay.to_string())).collect()))
+    }
+}
+
+/// Peers by id, or by address.
+impl Setting for BTreeSet<PeerId> {
+    type Written = Vec<Text<PeerId>>;
+
+    fn read(written: Self::Written) -> Self {
+        written.into_iter().map(|peer| peer.0).collect()
+    }
+
+    fn shown(&self) -> Option<Value> {
+        Some(Value::Array(self.iter().map(|peer| Value::String(peer.to_string())).collect()))
     }
 }
 
@@ -155,6 +170,15 @@ impl TryFrom<String> for Text<RelayId> {
     fn try_from(text: String) -> Result<Self, String> {
         let address = text.parse::<RelayAddress>().map(|address| address.relay);
         address.or_else(|_| text.parse()).map(Self).map_err(|error| format!("{text:?} is no relay's id: {error}"))
+    }
+}
+
+impl TryFrom<String> for Text<PeerId> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let address = text.parse::<PeerAddress>().map(|address| address.peer);
+        address.or_else(|_| text.parse()).map(Self).map_err(|error| format!("{text:?} is no peer's id: {error}"))
     }
 }
 

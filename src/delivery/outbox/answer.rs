@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::lane::{Known, Pace};
 use super::session::Flight;
 use super::{Effect, Outbox, Receipt, never_asked};
+use crate::mutant::Mutant;
 use crate::protocol::{Answer, Durability, FrameType, LaneState, Outcome, RejectReason, Verdict, WireError};
 use crate::time::Moment;
 
@@ -37,6 +38,9 @@ impl Outbox {
                 lane.pace = Pace::Free;
                 if let Some(at) = lane.position(n) {
                     self.accept(number, at, durability, duplicate);
+                    if Mutant::OutboxDroppedAtAnswer.is_planted() {
+                        return self.forget(number, n);
+                    }
                     if let Some(verdict) = verdict {
                         self.resolve(number, at, verdict, true);
                     }
@@ -157,6 +161,17 @@ impl Outbox {
         }
     }
 
+    /// Drops a message, if it is still there, and tells nothing.
+    pub(super) fn forget(&mut self, number: u64, n: u64) {
+        let Some(lane) = self.lanes.get_mut(&number) else { return };
+        let Some(item) = lane.position(n).and_then(|at| lane.items.remove(at)) else { return };
+        lane.unaccepted -= usize::from(!item.accepted);
+        lane.late -= usize::from(item.late);
+        self.deadlines.remove(&(item.due, number, n));
+        self.messages -= 1;
+        self.close_if_over(number);
+    }
+
     /// Takes a message out: its outcome is known, from the relay or by the outbox itself.
     pub(super) fn resolve(&mut self, number: u64, at: usize, verdict: Verdict, from_relay: bool) {
         let Some(lane) = self.lanes.get_mut(&number) else { return };
@@ -165,6 +180,9 @@ impl Outbox {
             true => Verdict { outcome: verdict.outcome.maybe_taken(), relay: verdict.relay },
             false => verdict,
         };
+        if let Outcome::Expired { maybe_taken } | Outcome::Rejected { maybe_taken, .. } = &mut verdict.outcome {
+            *maybe_taken &= !Mutant::MaybeTakenNeverSet.is_planted();
+        }
         if from_relay && verdict.outcome != Outcome::Delivered {
             verdict.relay = verdict.relay.or(self.options.names);
         }

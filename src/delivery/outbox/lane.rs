@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::id::{LaneKey, MessageId};
 use crate::time::Moment;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) key: u64,
     pub(super) id: MessageId,
@@ -39,7 +39,7 @@ pub(super) enum Pace {
     OneSent,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lane {
     pub(super) key: LaneKey,
     pub(super) items: VecDeque<Item>,

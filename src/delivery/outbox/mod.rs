@@ -34,6 +34,7 @@ use session::{Flight, Session};
 
 use super::retry::RoundTrip;
 use crate::id::{LaneId, LaneKey, Pair, PeerId, RelayId, StoreId};
+use crate::mutant::Mutant;
 use crate::protocol::limit::{SILENCE_GRACE, WINDOW_BYTES, WINDOW_MESSAGES};
 use crate::protocol::{AckN, CloseA, Durability, FrameType, LaneRef, MsgA, Verdict, WhereA, WireError};
 use crate::time::Moment;
@@ -80,7 +81,7 @@ impl OutboxOptions {
 }
 
 /// See the head of this file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outbox {
     options: OutboxOptions,
     lanes: BTreeMap<u64, Lane>,
@@ -168,7 +169,12 @@ impl Outbox {
     /// A message that was there when the outbox was opened, as [`open`](Self::open) takes them. Only before the
     /// first session.
     pub fn restore(&mut self, message: Restored) {
-        self.insert(message.entry, true, message.foreign || self.store.is_none());
+        let number = self.insert(message.entry, true, message.foreign || self.store.is_none());
+        if Mutant::LaneKeptOverReopening.is_planted()
+            && let Some(lane) = self.lanes.get_mut(&number)
+        {
+            lane.next = Some(message.entry.n + 1);
+        }
     }
 
     /// Lanes that are kept.
@@ -233,7 +239,7 @@ impl Outbox {
                 (item.late, item.sent) = (false, false);
             }
             match (lane.items.front(), lane.items.back()) {
-                (Some(first), Some(last)) => {
+                (Some(first), Some(last)) if !Mutant::WhereSkipped.is_planted() => {
                     lane.known = Known::ToAsk;
                     session.asks.push_back((*number, first.n, last.n));
                 }
@@ -283,15 +289,18 @@ impl Outbox {
         self.ask(now).or_else(|| self.close()).or_else(|| self.offer(now))
     }
 
-    /// A polled request was not sent after all, because its message is resolved: nothing is to be waited for.
+    /// A polled request was not sent after all, because the shell has its message no longer: nothing is to be
+    /// waited for. If it was not resolved here, somebody else has done so, durably: it is never offered again.
     pub fn withdraw(&mut self, request: u64) {
         // Its number is one that was made, so this cannot fail.
-        if let Ok(Some(Flight::Offer { lane: number, round, .. })) = self.answered(request, FrameType::MsgA)
-            && let Some(lane) = self.lanes.get_mut(&number).filter(|lane| lane.round == round)
-        {
+        let Ok(Some(Flight::Offer { lane: number, n, round, .. })) = self.answered(request, FrameType::MsgA) else {
+            return;
+        };
+        if let Some(lane) = self.lanes.get_mut(&number).filter(|lane| lane.round == round) {
             lane.free_pace();
-            self.wake(number);
         }
+        self.forget(number, n);
+        self.wake(number);
     }
 
     /// MSG:A came.
@@ -359,6 +368,7 @@ impl Outbox {
         let lane = LaneRef { sender: message.sender, recipient: message.recipient, lane: message.lane };
         let Some(number) = self.by_key.get(&lane.key(self.options.submitter)).copied() else { return };
         for (from, to) in message.delivered.iter() {
+            let to = if Mutant::AckRangeOffByOne.is_planted() { to + 1 } else { to };
             self.resolve_range(number, from, to, &Verdict::DELIVERED);
         }
         for exception in &message.exceptions {

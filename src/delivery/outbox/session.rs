@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::protocol::Durability;
 use crate::time::Moment;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Flight {
     Offer {
         lane: u64,
@@ -26,7 +26,7 @@ pub(super) enum Flight {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) durability: Durability,
     pub(super) next_request: u64,

@@ -12,7 +12,7 @@ fn every_type_of_frame_is_among_the_golden_ones() {
 }
 
 /// The bytes of [`full`]. Changing one breaks every client there is.
-const GOLDEN_FULL: [&str; 19] = [
+const GOLDEN_FULL: [&str; 21] = [
     // MsgR
     "0000006a010186a17101a17002a17403a165c408656e76656c6f7065a173c440aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa168ad70\
@@ -21,8 +21,9 @@ const GOLDEN_FULL: [&str; 19] = [
     "00000031010284a17101a169c41011111111111111111111111111111111a16492920105920909a1789282a17307a178a26e\
          6f81a17308",
     // HelloR
-    "0000005b010389a17601a172a572656c6179a16402a16dad61667465725f6261636b6c6f67a166c42002020202020202020202\
-         02020202020202020202020202020202020202020202a163cd0100a162ce00400000a174cd7530a167a474657374",
+    "0000006301038aa17601a172a572656c6179a16402a16dad61667465725f6261636b6c6f67a166c42002020202020202020202\
+         02020202020202020202020202020202020202020202a163cd0100a162ce00400000a174cd7530a169a5746f6b656ea1\
+         67a474657374",
     // WhereR
     "00000062010482a17101a16c9185a166c4200101010101010101010101010101010101010101010101010101010101010101\
          a174c4200303030303030303030303030303030303030303030303030303030303030303a16cc40805060708090a0b0ca161\
@@ -37,6 +38,10 @@ const GOLDEN_FULL: [&str; 19] = [
     "00000070010788a17101a16fa66e6577657374a1634da166c420010101010101010101010101010101010101010101010101\
          0101010101010101a16ecd01f4a162ce00100000a169c41011111111111111111111111111111111a16b82a1649292010592\
          0909a1789282a17307a178a26e6f81a17308",
+    // PolicyR
+    "00000081010882a17101a16384a16da8636f6e7461637473a16491c420010101010101010101010101010101010101010101\
+         0101010101010101010101a16191c4200202020202020202020202020202020202020202020202020202020202020202a162\
+         91c4200303030303030303030303030303030303030303030303030303030303030303",
     // MsgA
     "00000043020184a17101a16302a16b01a17684a16f03a172a772656675736564a178a26e6fa168c420090909090909090909\
          0909090909090909090909090909090909090909090909",
@@ -59,6 +64,9 @@ const GOLDEN_FULL: [&str; 19] = [
     "00000074020785a17101a16d9185a173cf0000010000000000a174cdea60a16102a165c408656e76656c6f7065a167c440aa\
          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
          aaaaaaaaaaaaaaaaaaaaaaaaaaa16305a17206a165c3",
+    // PolicyA
+    "0000005d020883a17101a17083a16da6616e796f6e65a16191c4200202020202020202020202020202020202020202020202\
+         020202020202020202a16291c4200303030303030303030303030303030303030303030303030303030303030303a178c3",
     // MsgN
     "00000064030185a173cf0000010000000000a174cdea60a16102a165c408656e76656c6f7065a167c440aaaaaaaaaaaaaaaa\
          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
@@ -77,7 +85,7 @@ const GOLDEN_FULL: [&str; 19] = [
 ];
 
 /// The bytes of [`bare`].
-const GOLDEN_BARE: [&str; 18] = [
+const GOLDEN_BARE: [&str; 20] = [
     // MsgR
     "0000000e010184a17100a17000a17400a165c400",
     // AckR
@@ -92,6 +100,8 @@ const GOLDEN_BARE: [&str; 18] = [
     "00000004010681a17100",
     // PageR
     "00000027010785a17100a16fa66f6c64657374a16e00a16200a169c41011111111111111111111111111111111",
+    // PolicyR
+    "00000004010881a17100",
     // MsgA
     "0000000e020183a17101a16b00a164a46469736b",
     // MsgA
@@ -106,6 +116,8 @@ const GOLDEN_BARE: [&str; 18] = [
     "0000000d020682a17100a17382a16e00a16200",
     // PageA
     "0000000d020784a17100a16d90a17200a165c2",
+    // PolicyA
+    "00000004020881a17100",
     // MsgN
     "0000000b030183a17300a17400a165c400",
     // AckN
@@ -151,7 +163,7 @@ fn types_that_are_not_known_are_skipped_from_0x8000_on_and_an_error_below() {
     let mut buffer = BytesMut::from(&[0, 0, 0, 2, 0x80, 0, 0xc1, 0xc1, 0, 0, 0, 0, 0xff, 0xff][..]);
     encode(&NopN {}.into(), &mut buffer);
     assert_eq!(decode(&mut buffer), Ok(Some(NopN {}.into())));
-    for number in [0, 0x0100, 0x0108, 0x0301 | 0x4000, 0x7fff] {
+    for number in [0, 0x0100, 0x0109, 0x0301 | 0x4000, 0x7fff] {
         // Before its content has come.
         let mut buffer = BytesMut::from(&[&[0, 0, 0, 2][..], &u16::to_be_bytes(number)].concat()[..]);
         assert_eq!(decode(&mut buffer), Err(WireError::UnknownFrame(number)));
@@ -180,7 +192,7 @@ fn a_length_above_the_limit_is_refused_before_anything_else_comes() {
 #[test]
 fn close_codes_have_their_numbers_and_every_wire_error_has_one() {
     let numbers: Vec<_> = CloseCode::ALL.iter().map(|code| code.number()).collect();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 0x10, 0x11, 0x12, 0x13, 0x14, 0x20, 0x21, 0x22, 0x23, 0x24]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x20, 0x21, 0x22, 0x23, 0x24]);
     for code in CloseCode::ALL {
         assert_eq!(CloseCode::from_number(code.number().into()), Some(*code));
     }

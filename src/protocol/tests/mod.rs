@@ -91,6 +91,7 @@ pub(super) fn full() -> Vec<Frame> {
             credit_messages: 256,
             credit_bytes: 4 << 20,
             ack_timeout_ms: 30_000,
+            invitation: Some("token".to_owned()),
             agent: Some("test".to_owned()),
         }
         .into(),
@@ -106,6 +107,16 @@ pub(super) fn full() -> Vec<Frame> {
             max_bytes: 1 << 20,
             store,
             answers: taken(),
+        }
+        .into(),
+        PolicyR {
+            request: 1,
+            change: PolicyChange {
+                senders: Some(Senders::Contacts),
+                forget: vec![peer(1)],
+                allow: vec![peer(2)],
+                block: vec![peer(3)],
+            },
         }
         .into(),
         MsgA { request: 1, count: 2, answer: Answer::Final(rejected()) }.into(),
@@ -134,6 +145,12 @@ pub(super) fn full() -> Vec<Frame> {
         CloseA { request: 1 }.into(),
         StatusA { request: 1, status: status() }.into(),
         PageA { request: 1, messages: vec![message()], cursor: Some(5), remaining: 6, complete: true }.into(),
+        PolicyA {
+            request: 1,
+            policy: Some(Policy { senders: Senders::Anyone, allowed: vec![peer(2)], blocked: vec![peer(3)] }),
+            full: true,
+        }
+        .into(),
         message().into(),
         AckN {
             sender: Some(peer(1)),
@@ -173,6 +190,7 @@ pub(super) fn bare() -> Vec<Frame> {
             credit_messages: 0,
             credit_bytes: 0,
             ack_timeout_ms: 0,
+            invitation: None,
             agent: None,
         }
         .into(),
@@ -190,6 +208,7 @@ pub(super) fn bare() -> Vec<Frame> {
             answers: Taken::default(),
         }
         .into(),
+        PolicyR { request: 0, change: PolicyChange::default() }.into(),
         answered(accepted),
         answered(known),
         answered(Answer::Gap { last: 4 }),
@@ -201,6 +220,7 @@ pub(super) fn bare() -> Vec<Frame> {
         .into(),
         StatusA { request: 0, status: Status::default() }.into(),
         PageA { request: 0, messages: vec![], cursor: None, remaining: 0, complete: false }.into(),
+        PolicyA { request: 0, policy: None, full: false }.into(),
         MsgN { seq: 0, ttl_ms: 0, attempt: 1, envelope, signature: None }.into(),
         AckN { sender: None, recipient: peer(3), lane: LaneId(0), delivered: Ranges::new(), exceptions: vec![] }.into(),
         OpenN { kind: StreamKind::Notify }.into(),

@@ -108,8 +108,16 @@ fn answer() -> impl Strategy<Value = Answer> {
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
-    let hello =
-        (integer(), any::<[bool; 2]>(), integer(), prop::option::of(key()), integer(), integer(), integer(), words());
+    let hello = (
+        integer(),
+        any::<[bool; 2]>(),
+        integer(),
+        prop::option::of(key()),
+        integer(),
+        integer(),
+        integer(),
+        [words(), words()],
+    );
     let page = (integer(), any::<bool>(), prop::option::of(integer()), prop::option::of(key()), integer(), integer());
     let lane_state = (integer(), integer(), ranges(), runs())
         .prop_map(|(last, upto, delivered, exceptions)| LaneState { last, upto, delivered, exceptions });
@@ -118,6 +126,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         from,
         to: from + more,
     });
+    let peers = || prop::collection::vec(key(), 0..4);
+    let senders = || prop::sample::select(vec![Senders::Anyone, Senders::Contacts]);
     let kinds = vec![StreamKind::Submit, StreamKind::Notify, StreamKind::Sync];
     prop_oneof![
         (integer(), integer(), integer(), envelope(), signature(), words()).prop_map(
@@ -128,11 +138,31 @@ fn frame() -> impl Strategy<Value = Frame> {
         (integer(), store_id(), any_taken())
             .prop_map(|(request, store, answers)| AckR { request, store, answers }.into()),
         hello.prop_map(
-            |(version, [relay, late], device, sender, credit_messages, credit_bytes, ack_timeout_ms, agent)| {
+            |(
+                version,
+                [relay, late],
+                device,
+                sender,
+                credit_messages,
+                credit_bytes,
+                ack_timeout_ms,
+                [invitation, agent],
+            )| {
                 let role = if relay { Role::Relay } else { Role::Peer };
                 let push = if late { PushMode::AfterBacklog } else { PushMode::AtOnce };
-                HelloR { version, role, device, push, sender, credit_messages, credit_bytes, ack_timeout_ms, agent }
-                    .into()
+                HelloR {
+                    version,
+                    role,
+                    device,
+                    push,
+                    sender,
+                    credit_messages,
+                    credit_bytes,
+                    ack_timeout_ms,
+                    invitation,
+                    agent,
+                }
+                .into()
             }
         ),
         (integer(), prop::collection::vec(question, 0..4))
@@ -156,6 +186,17 @@ fn frame() -> impl Strategy<Value = Frame> {
         ),
         (integer(), prop::collection::vec(lane_state, 0..4))
             .prop_map(|(request, lanes)| WhereA { request, lanes }.into()),
+        (integer(), prop::option::of(senders()), [peers(), peers(), peers()]).prop_map(
+            |(request, senders, [forget, allow, block])| {
+                PolicyR { request, change: PolicyChange { senders, forget, allow, block } }.into()
+            }
+        ),
+        (integer(), prop::option::of((senders(), [peers(), peers()])), any::<bool>()).prop_map(
+            |(request, policy, full)| {
+                let policy = policy.map(|(senders, [allowed, blocked])| Policy { senders, allowed, blocked });
+                PolicyA { request, policy, full }.into()
+            }
+        ),
         integer().prop_map(|request| CloseA { request }.into()),
         (integer(), any_status()).prop_map(|(request, status)| StatusA { request, status }.into()),
         (integer(), prop::collection::vec(msg_n(), 0..4), prop::option::of(integer()), integer(), any::<bool>())

@@ -19,6 +19,7 @@ use crate::protocol::{
 use crate::ranges::Ranges;
 use crate::time::{Clock, Moment, UnixMillis, millis};
 
+pub(crate) mod access;
 pub(crate) mod forward;
 pub(crate) mod mailbox;
 pub(crate) mod outcome;
@@ -141,6 +142,10 @@ impl<H: Harness> Home<H> {
         self.store.as_ref().unwrap()
     }
 
+    pub(crate) fn date(&self) -> UnixMillis {
+        self.clock.date()
+    }
+
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
@@ -179,7 +184,7 @@ impl<H: Harness> Home<H> {
     pub(crate) fn open(&mut self, name: u8) -> (Fence, u64, Status) {
         self.epoch += 1;
         let fence = fence(name, self.epoch);
-        match self.submit(fence, vec![Op::Open { remote: remote(u16::from(name)) }]).pop() {
+        match self.submit(fence, vec![Op::Open { remote: remote(u16::from(name)), invitation: None }]).pop() {
             Some(Done::Opened { watermark, status }) => (fence, watermark, status),
             other => panic!("{other:?}"),
         }
@@ -350,6 +355,20 @@ macro_rules! contract_tests {
                     what_was_forwarded_waits_for_the_other_relays_word_beyond_its_time
                     nobody_writes_to_an_outbox_as_if_it_were_a_peer
                     an_outbox_that_is_empty_and_needed_no_longer_leaves_nothing_behind
+                }
+                access {
+                    an_invitation_is_used_up_by_as_many_new_mailboxes_as_it_was_made_for
+                    an_invitation_survives_and_its_uses_do
+                    a_relay_of_listed_peers_lets_in_and_writes_to_no_other
+                    who_is_blocked_by_the_operator_is_out_and_gets_nothing_more
+                    a_mailbox_is_removed_in_steps_and_its_senders_are_told
+                    no_outbox_is_removed_as_if_it_were_a_peers
+                    a_recipient_says_whose_messages_it_takes
+                    a_recipients_list_is_bounded_and_kept_whole
+                    a_policy_outlives_no_fence
+                    peers_are_listed_page_by_page
+                    many_peers_without_a_mailbox_hide_none_behind_them
+                    a_stranger_of_an_inviting_relay_is_unknown
                 }
                 told {
                     what_is_told_about_many_lanes_fits_a_frame_and_an_outbox_learns_all_of_it

@@ -272,7 +272,7 @@ pub(crate) fn interrupted_clients_are_told_of_once<H: Harness>(mut home: Home<H>
     home.visit(1);
     home.open(2);
     let (replaced, ..) = home.open(3);
-    home.submit(Fence { epoch: 1000, ..replaced }, vec![Op::Open { remote: remote(3000) }]);
+    home.submit(Fence { epoch: 1000, ..replaced }, vec![Op::Open { remote: remote(3000), invitation: None }]);
     if !home.harness.keeps() {
         return;
     }

@@ -9,12 +9,15 @@ pub(crate) fn an_older_session_changes_nothing<H: Harness>(mut home: Home<H>) {
     let key = lane(1, 2, 1);
     let batch = || vec![Op::Append(message(key, 1)), Op::End { handed_out: 9 }];
     assert_eq!(home.try_submit(old, batch()), Err(StoreError::Superseded));
-    assert_eq!(home.try_submit(old, vec![Op::Open { remote: remote(1) }]), Err(StoreError::Superseded));
+    assert_eq!(
+        home.try_submit(old, vec![Op::Open { remote: remote(1), invitation: None }]),
+        Err(StoreError::Superseded)
+    );
     assert_eq!((home.status(2).messages, home.state(key).last), (0, 0));
     assert!(home.try_submit(new, vec![Op::Append(message(key, 1))]).is_ok());
     // Both in the queue at once: the older one comes too late all the same.
     let newest = Fence { epoch: new.epoch + 1, ..new };
-    let opened = home.store().submit(newest, vec![Op::Open { remote: remote(1) }]);
+    let opened = home.store().submit(newest, vec![Op::Open { remote: remote(1), invitation: None }]);
     let late = home.store().submit(new, vec![Op::Append(message(key, 2))]);
     assert!(home.wait(opened).is_ok());
     assert_eq!(home.wait(late), Err(StoreError::Superseded));
@@ -24,7 +27,7 @@ pub(crate) fn an_older_session_changes_nothing<H: Harness>(mut home: Home<H>) {
 pub(crate) fn a_device_does_not_fence_off_another<H: Harness>(mut home: Home<H>) {
     let (first, ..) = home.open(1);
     let second = Fence { device: 1, epoch: first.epoch + 1, ..first };
-    home.submit(second, vec![Op::Open { remote: remote(2) }]);
+    home.submit(second, vec![Op::Open { remote: remote(2), invitation: None }]);
     home.submit(first, vec![Op::End { handed_out: 0 }]);
     // One session is still open: what expires now may have been taken.
     home.send(lane(2, 1, 1), 1..=1);

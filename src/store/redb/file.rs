@@ -15,6 +15,7 @@ pub(super) use super::open::set_store_id;
 pub use super::open::{Fill, OpenError, Schema};
 use super::open::{Opening, serial, set_serial};
 use crate::id::StoreId;
+use crate::mutant::Mutant;
 use crate::random::Entropy;
 use crate::store::StoreError;
 
@@ -195,7 +196,8 @@ impl StoreFile {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             let database = current.database.as_ref().ok_or(StoreError::Closed)?;
             let begun = database.begin_write().map_err(Fault::from).and_then(|mut transaction| {
-                transaction.set_durability(Durability::Immediate)?;
+                let unsafe_relay = Mutant::AcknowledgedBeforeStored.is_planted() && self.schema.kind == "relay";
+                transaction.set_durability(if unsafe_relay { Durability::None } else { Durability::Immediate })?;
                 transaction.set_quick_repair(self.watch.length() > WALKED_BYTES);
                 Ok(transaction)
             });

@@ -15,6 +15,7 @@ use super::file::{OpenError, Schema, StoreFile};
 use super::writer::{Engine, Weight, Writer, WriterMode};
 use crate::random::SystemEntropy;
 use crate::store::{Reply, StoreError};
+use crate::time::Moment;
 
 const COUNTS: TableDefinition<'_, u64, u64> = TableDefinition::new("counts");
 const SCHEMA: Schema = Schema { kind: "test", version: 3 };
@@ -397,7 +398,11 @@ async fn a_long_queue_makes_wait_and_an_endless_one_refuses() {
     let gate = engine.gate.clone();
     let closed = gate.lock().unwrap();
     let writer = Writer::start(open(Backend::Memory).unwrap(), engine, WriterMode::Thread, "test").unwrap();
-    let has_room = || Box::pin(writer.room()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    let waits_not = || Box::pin(writer.room()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    let has_room = || {
+        assert_eq!(waits_not(), writer.has_room());
+        writer.has_room()
+    };
     let first = writer.submit(17);
     assert!(has_room());
     let replies: Vec<_> = (0..255).map(|_| writer.submit(18)).collect();
@@ -449,4 +454,21 @@ fn a_commit_is_synced_once_and_twice_where_a_kill_would_mean_a_long_walk() {
     assert!(disk.operations() - before < 100, "{} operations", disk.operations() - before);
     let there = file.read(|transaction| Ok(transaction.open_table(COUNTS)?.get(2)?.is_some()));
     assert_eq!(there, Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_on_a_task_takes_its_time_and_does_together_what_has_come_meanwhile() {
+    let engine = Counter::default();
+    let groups = engine.groups.clone();
+    let pause = std::time::Duration::from_millis(20);
+    let file = open(Backend::Memory).unwrap();
+    let writer = Writer::start(file, engine, WriterMode::Task(pause), "test").unwrap();
+    let clock = crate::time::SystemClock::shared();
+    let (one, two) = tokio::join!(writer.submit(1), writer.submit(2));
+    assert_eq!((one, two, clock.now().since(Moment::default())), (Ok(1), Ok(1), pause));
+    assert_eq!(writer.submit(1).await, Ok(2));
+    assert_eq!(*groups.lock().unwrap(), [vec![1, 2], vec![1]]);
+    let last = writer.submit(2);
+    writer.close().await.unwrap();
+    assert_eq!((last.await, writer.submit(1).await), (Ok(2), Err(StoreError::Closed)));
 }

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use redb::{ReadTransaction, WriteTransaction};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -19,6 +21,13 @@ use crate::store::{Reply, StoreError};
 pub(super) const GROUP_OPS: usize = 8192;
 /// The same in bytes; one request always goes.
 const GROUP_BYTES: usize = 8 << 20;
+
+/// A group of so many requests shows that many sessions are at work. Then the next one may grow for as long as
+/// more keep coming, look after look: all that is done for a group, here and in every session that is answered, is
+/// done for more messages at a time.
+const BUSY_REQUESTS: usize = 8;
+const LOOKS: usize = 10;
+const LOOK_PAUSE: Duration = Duration::from_micros(200);
 
 /// From here on [`Writer::room`] waits. Who asks it before reading more from the network is slowed down
 /// before memory fills.
@@ -41,6 +50,9 @@ pub enum WriterMode {
     /// On the call that submits, with a transaction for each request, and reads on the call that asks: the
     /// same every time, for simulation.
     Inline,
+    /// On a task of the runtime, which gathers requests for so long before each transaction; reads on the call
+    /// that asks. A slow disk, and the same every time, for simulation.
+    Task(Duration),
 }
 
 /// How much a request weighs in a transaction and in the queue.
@@ -119,7 +131,11 @@ struct Shared<E: Engine> {
     mode: WriterMode,
     engine: Mutex<E>,
     queue: Mutex<Queue<E>>,
+    /// Told whenever the queue has something for the writer: its thread, or its task.
     filled: Condvar,
+    /// The queue has no room. A copy, for those who only want to know.
+    crowded: AtomicBool,
+    called: Notify,
     /// Told whenever the queue has become shorter, and at the end.
     room: Notify,
     reads: Semaphore,
@@ -146,6 +162,9 @@ impl<E: Engine> Writer<E> {
     ///
     /// # Errors
     /// If the operating system gives no thread.
+    ///
+    /// # Panics
+    /// In [`WriterMode::Task`] outside a tokio runtime.
     pub fn start(file: StoreFile, engine: E, mode: WriterMode, name: &str) -> std::io::Result<Self> {
         let queue = Queue { jobs: VecDeque::new(), ops: 0, bytes: 0, closing: false, done: false };
         let shared = Arc::new(Shared {
@@ -154,12 +173,18 @@ impl<E: Engine> Writer<E> {
             engine: Mutex::new(engine),
             queue: Mutex::new(queue),
             filled: Condvar::new(),
+            crowded: AtomicBool::new(false),
+            called: Notify::new(),
             room: Notify::new(),
             reads: Semaphore::new(READS),
         });
-        if mode == WriterMode::Thread {
-            let shared = shared.clone();
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || shared.run())?;
+        let writing = shared.clone();
+        match mode {
+            WriterMode::Thread => {
+                drop(std::thread::Builder::new().name(name.to_owned()).spawn(move || writing.run())?);
+            }
+            WriterMode::Task(pause) => drop(tokio::spawn(async move { writing.run_slowly(pause).await })),
+            WriterMode::Inline => {}
         }
         Ok(Self { shared })
     }
@@ -176,11 +201,16 @@ impl<E: Engine> Writer<E> {
         let (reply, answer) = oneshot::channel();
         let job = Job { request, reply, weight };
         match self.shared.mode {
-            WriterMode::Thread => self.shared.enqueue(job),
+            WriterMode::Thread | WriterMode::Task(_) => self.shared.enqueue(job),
             WriterMode::Inline if lock(&self.shared.queue).closing => job.answer(Err(StoreError::Closed)),
             WriterMode::Inline => self.shared.carry_out(vec![job]),
         }
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+
+    /// Whether [`room`](Self::room) would not wait.
+    pub fn has_room(&self) -> bool {
+        !self.shared.crowded.load(Ordering::Relaxed)
     }
 
     /// Waits until the queue is short enough to take more. A session that asks before it reads from its peer
@@ -207,7 +237,7 @@ impl<E: Engine> Writer<E> {
         F: FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
     {
         let shared = self.shared.clone();
-        if shared.mode == WriterMode::Inline {
+        if shared.mode != WriterMode::Thread {
             let answer = shared.file.read(look);
             return Box::pin(async move { answer });
         }
@@ -245,6 +275,10 @@ impl<E: Engine> Drop for Writer<E> {
 impl<E: Engine> Queue<E> {
     fn has_room(&self) -> bool {
         self.closing || (self.bytes < QUEUE_BYTES && self.ops < QUEUE_OPS)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && !self.closing
     }
 
     fn take_group(&mut self) -> Vec<Job<E>> {
@@ -290,39 +324,87 @@ impl<E: Engine> Shared<E> {
         queue.ops += job.weight.ops;
         queue.bytes += job.weight.bytes;
         queue.jobs.push_back(job);
+        self.crowded.store(!queue.has_room(), Ordering::Relaxed);
         drop(queue);
+        self.call_writer();
+    }
+
+    fn call_writer(&self) {
         self.filled.notify_one();
+        self.called.notify_one();
     }
 
     fn begin_closing(&self) {
         let mut queue = lock(&self.queue);
         if !queue.closing {
             queue.closing = true;
+            self.crowded.store(false, Ordering::Relaxed);
             if self.mode == WriterMode::Inline {
                 queue.done = true;
                 self.file.close();
             }
         }
         drop(queue);
-        self.filled.notify_one();
+        self.call_writer();
         self.room.notify_waiters();
     }
 
     /// The writer's thread.
     fn run(self: &Arc<Self>) {
+        let mut busy = false;
         loop {
             let mut queue = lock(&self.queue);
-            while queue.jobs.is_empty() && !queue.closing {
+            while queue.is_idle() {
                 queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
+            if busy {
+                queue = self.gather(queue);
+            }
             let group = queue.take_group();
+            busy = group.len() >= BUSY_REQUESTS;
+            self.crowded.store(!queue.has_room(), Ordering::Relaxed);
             drop(queue);
             if group.is_empty() {
-                break;
+                return self.finish();
             }
             self.room.notify_waiters();
             self.carry_out(group);
         }
+    }
+
+    /// Lets the next group grow while requests keep coming.
+    fn gather<'a>(&'a self, mut queue: MutexGuard<'a, Queue<E>>) -> MutexGuard<'a, Queue<E>> {
+        let mut seen = 0;
+        for _ in 0..LOOKS {
+            if queue.closing || queue.ops >= GROUP_OPS || queue.jobs.len() == seen {
+                break;
+            }
+            seen = queue.jobs.len();
+            drop(queue);
+            std::thread::sleep(LOOK_PAUSE);
+            queue = lock(&self.queue);
+        }
+        queue
+    }
+
+    /// The writer's task.
+    async fn run_slowly(self: &Arc<Self>, pause: Duration) {
+        loop {
+            while lock(&self.queue).is_idle() {
+                self.called.notified().await;
+            }
+            tokio::time::sleep(pause).await;
+            let group = lock(&self.queue).take_group();
+            if group.is_empty() {
+                return self.finish();
+            }
+            self.room.notify_waiters();
+            self.carry_out(group);
+        }
+    }
+
+    /// The writer has done all that was queued, and there will be no more.
+    fn finish(&self) {
         self.file.close();
         lock(&self.queue).done = true;
         self.room.notify_waiters();
@@ -341,7 +423,7 @@ impl<E: Engine> Shared<E> {
             }
         };
         match self.mode {
-            WriterMode::Inline => read(),
+            WriterMode::Inline | WriterMode::Task(_) => read(),
             WriterMode::Thread => {
                 // A thread of its own: it may take seconds, and the runtime may be gone.
                 let begun = std::thread::Builder::new().name("store-look".to_owned()).spawn(read);

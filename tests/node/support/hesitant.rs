@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use posthouse::id::{PeerId, StoreId};
-use posthouse::protocol::{Durability, Status};
+use posthouse::protocol::{Durability, Policy, Status};
 use posthouse::store::redb::relay::RedbRelayStore;
 use posthouse::store::{
-    Counted, Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, TakePiece, Totals, Watch,
+    Counted, Done, Expired, Fence, LinkState, Op, Page, PeerPage, Query, RelayStore, Reply, TakePiece, Totals, Watch,
 };
 use tokio::sync::Notify;
 
@@ -87,6 +87,14 @@ impl RelayStore for Hesitant {
 
     fn backup(&self, take: Box<TakePiece>) -> Reply<()> {
         self.store.backup(take)
+    }
+
+    fn policy(&self, mailbox: PeerId) -> Reply<Policy> {
+        self.store.policy(mailbox)
+    }
+
+    fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage> {
+        self.store.peers(after, limit)
     }
 
     fn watch(&self, mailbox: PeerId) -> Watch {

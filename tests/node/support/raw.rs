@@ -55,6 +55,7 @@ pub(crate) const fn hello() -> HelloR {
         credit_messages: 0,
         credit_bytes: 0,
         ack_timeout_ms: 30_000,
+        invitation: None,
         agent: None,
     }
 }

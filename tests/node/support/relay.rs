@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use posthouse::address::RelayAddress;
 use posthouse::identity::Identity;
 use posthouse::random::SystemEntropy;
-use posthouse::relay::{LinkReport, Relay, RelayLimits, RelayOptions};
+use posthouse::relay::{LinkReport, Operator, Relay, RelayLimits, RelayOptions};
 use posthouse::store::redb::Backend;
 use posthouse::store::redb::file::DEFAULT_CACHE_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
@@ -118,6 +118,7 @@ impl TestRelay {
             let options = RelayOptions {
                 identity: self.identity(),
                 socket: Socket::Bind(self.at),
+                outgoing: Socket::anywhere(),
                 store: if self.hesitates { Arc::new(Hesitant::new(store.clone())) } else { store.clone() },
                 clock: clock.clone(),
                 entropy: entropy.clone(),
@@ -221,6 +222,24 @@ impl TestRelay {
     /// Open sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.running.as_ref().unwrap().relay.sessions()
+    }
+
+    /// What its operator may do.
+    pub(crate) fn operator(&self) -> Operator {
+        self.running.as_ref().unwrap().relay.observer().operator()
+    }
+
+    /// Exchanges its limits while it runs.
+    pub(crate) fn set_limits(&self, set: impl FnOnce(&mut RelayLimits, &mut StoreLimits)) {
+        let (mut limits, mut store) = (self.limits.clone(), self.store_limits.clone());
+        set(&mut limits, &mut store);
+        self.store().set_limits(store);
+        self.running.as_ref().unwrap().relay.set_limits(limits);
+    }
+
+    /// Lets all peers prove anew that they may be here.
+    pub(crate) fn judge_anew(&self) {
+        self.running.as_ref().unwrap().relay.judge_anew(|_| true);
     }
 
     /// How its links stand.

@@ -106,3 +106,25 @@ fn what_is_read_at_the_start_is_asked_about_and_kept_in_its_lane() {
     rig.rows(vec![row(3)]);
     assert_eq!(rig.out(), ["a4<3"], "the other relay has the third");
 }
+
+#[test]
+fn a_message_that_its_own_relay_has_ended_holds_up_no_later_one() {
+    let options = OutboxOptions { names: Some(RELAY), keeps_lanes: true, ..options() };
+    let mut rig = Rig::around(Outbox::open(options, Some(store(1)), []), vec![]);
+    for n in [1, 2] {
+        let message = left(n - 1, 0, n);
+        rig.keys.push(name(message.entry.lane, n));
+        rig.outbox.restore(message);
+    }
+    rig.connect(1);
+    rig.out();
+    rig.rows(vec![row(0)]);
+    assert_eq!(rig.out(), ["a1<0", "a2<1"]);
+    // The store's sweep was faster: it has only the second one left to send.
+    rig.outbox.withdraw(rig.request("a1"));
+    rig.gap("a2", 0);
+    assert_eq!(rig.out(), ["a2<0"], "the first one is not tried again");
+    rig.answers("a2", accepted(false, Some(Verdict::DELIVERED)));
+    rig.persist("a2");
+    assert!(rig.outbox.is_empty());
+}

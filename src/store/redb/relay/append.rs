@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::fault::Fault;
+use super::access::standing;
 use super::blocks::{self, block_of};
 use super::engine::RelayEngine;
+use super::policy::Policies;
 use super::rows::Rows;
 use super::schema::{
     Count, Counters, LaneAt, LinkRow, MailboxRow, MessageRow, Number, PairAt, PeerRow, Single, expiry_at,
@@ -14,7 +16,7 @@ use super::work::Work;
 use crate::delivery::admission::{Arrival, Decision, Room, decide};
 use crate::id::PeerId;
 use crate::protocol::limit::MAX_INTEGER;
-use crate::protocol::{Answer, Verdict, WaitReason};
+use crate::protocol::{Answer, RejectReason, Verdict, WaitReason};
 use crate::store::{Append, Done, StoreLimits, Stored, outbox_key};
 use crate::time::millis;
 
@@ -57,6 +59,7 @@ struct Side<'a, 't> {
     counts: &'a mut Rows<'t, (Number, Number), Count>,
     pairs: &'a mut Rows<'t, PairAt, Single>,
     links: &'a mut Rows<'t, Number, LinkRow>,
+    access: &'a mut Rows<'t, [u8; 32], Single>,
 }
 
 impl Side<'_, '_> {
@@ -69,6 +72,14 @@ impl Side<'_, '_> {
         let none = PeerRow { key: PeerId::from_bytes([0; 32]), uses: 0, lanes: 0, provisional: 0 };
         let Some(number) = numbers.submitter else { return Ok(none) };
         Ok(self.peers.get(number)?.copied().unwrap_or(none))
+    }
+
+    /// Whether the relay takes messages for this peer at all.
+    fn is_taken_for(&mut self, recipient: PeerId, mailbox: Option<MailboxRow>) -> Result<bool, Fault> {
+        let access = &self.limits.access;
+        let decided = self.access.get(*recipient.as_bytes())?.map(standing);
+        let has = mailbox.is_some_and(|row| row.caused_by().is_none());
+        Ok(access.takes(access.standing(&recipient, decided), has))
     }
 
     /// Whether the mailbox is the outbox for another relay.
@@ -125,16 +136,23 @@ impl RelayEngine {
             },
         };
         let bytes = append.envelope.bytes().len() as u64;
-        let arrival = Arrival { n: header.n, prev: append.prev, expired: append.ttl.is_zero(), refuse: append.refuse };
-        let Work { lanes, limits, counters, peers, mailboxes, counts, pairs, links, .. } = work;
+        let Work {
+            lanes, limits, counters, peers, mailboxes, counts, pairs, links, access, policies, contacts, ..
+        } = work;
+        let mut refuse = append.refuse;
+        if refuse.is_none() && append.forward.is_none() {
+            let takes = Policies { policies, contacts }.takes(numbers.mailbox, header.sender)?;
+            refuse = (!takes).then_some(RejectReason::Blocked);
+        }
+        let arrival = Arrival { n: header.n, prev: append.prev, expired: append.ttl.is_zero(), refuse };
         let row = match numbers.lane(header.lane.0) {
             Some(at) => lanes.get(at)?.map(|entry| &entry.row),
             None => None,
         };
-        let side = Side { limits, counters, peers, mailboxes, counts, pairs, links };
+        let side = Side { limits, counters, peers, mailboxes, counts, pairs, links, access };
         let decision = decide(row, arrival, || match append.forward {
             Some(_) => self.room_to_forward(side, numbers, bytes, row.is_some()),
-            None => self.room(side, numbers, bytes, row.is_some()),
+            None => self.room(side, (header.recipient, numbers), bytes, row.is_some()),
         })?;
         let answered = |answer| Ok(Done::Answered { answer, remember: false });
         match decision {
@@ -165,12 +183,21 @@ impl RelayEngine {
     }
 
     /// What the recipient's mailbox, the disk and the lanes say to one more message.
-    fn room(&self, mut side: Side<'_, '_>, numbers: Numbers, bytes: u64, has_row: bool) -> Result<Room, Fault> {
+    fn room(
+        &self,
+        mut side: Side<'_, '_>,
+        (recipient, numbers): (PeerId, Numbers),
+        bytes: u64,
+        has_row: bool,
+    ) -> Result<Room, Fault> {
         let limits = side.limits;
         if side.is_outbox(numbers)? {
             return Ok(Room::Nobody);
         }
         let mailbox = side.mailbox(numbers)?;
+        if !side.is_taken_for(recipient, mailbox)? {
+            return Ok(Room::Nobody);
+        }
         let held = mailbox.map_or(Count::default(), |row| Count { messages: row.messages, bytes: row.bytes });
         let provisional = mailbox.is_none_or(|row| row.caused_by().is_some());
         let most = if provisional {

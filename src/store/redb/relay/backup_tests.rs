@@ -40,7 +40,7 @@ async fn a_backup_holds_what_was_there_when_it_began_and_is_another_store_when_i
     let [path, file, restored] = ["relay.redb", "backup", "restored.redb"].map(|name| directory.path().join(name));
     let clock = TestClock::shared();
     let store = open(&path, &clock);
-    store.submit(fence(2, 1), vec![Op::Open { remote: remote(7) }]).await.unwrap();
+    store.submit(fence(2, 1), vec![Op::Open { remote: remote(7), invitation: None }]).await.unwrap();
     send(&store, 1..=300).await;
     // One whose recipient never was there, so that nobody could have taken it from the store that was lost by then.
     store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 3, 1), 1))]).await.unwrap();

@@ -9,8 +9,9 @@ use super::super::fault::Fault;
 use super::blocks::{Block, block_of};
 use super::rows::Plain;
 use super::schema::{
-    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LINKS, LaneAt, LaneEntry, MAILBOXES,
-    MESSAGES, MailboxRow, MessageRow, NUMBERS, Number, PAIRS, PEERS, PeerRow, REST, Row, SESSIONS, Single, expiry_at,
+    BY_SENDER, BY_SIZE, CONTACTS, COUNTERS, COUNTS, Count, Counters, EXPIRY, LANES, LINKS, LaneAt, LaneEntry,
+    MAILBOXES, MESSAGES, MailboxRow, MessageRow, NUMBERS, Number, PAIRS, PEERS, POLICIES, PeerRow, PolicyRow, REST,
+    Row, SEEN, SESSIONS, Single, expiry_at,
 };
 use super::size::place;
 use crate::delivery::lane::Fate;
@@ -60,6 +61,7 @@ pub(super) fn check(transaction: &ReadTransaction) -> Result<CheckReport, Fault>
     };
     check.messages()?;
     check.mailboxes()?;
+    check.owners()?;
     check.lanes()?;
     check.peers()?;
     Ok(check.report)
@@ -173,6 +175,30 @@ impl Check<'_> {
         }
         let uncounted = self.counts.len();
         self.claim(uncounted == 0, || format!("messages of {uncounted} pairs are not counted"));
+        Ok(())
+    }
+
+    /// What owners have set belongs to a mailbox, and lists are counted right.
+    fn owners(&mut self) -> Result<(), Fault> {
+        let mailboxes = self.transaction.open_table(MAILBOXES)?;
+        for entry in self.transaction.open_table(SEEN)?.iter()? {
+            let number = entry?.0.value();
+            let there = mailboxes.get(number)?.is_some();
+            self.claim(there, || format!("the owner of mailbox {number}, which is gone, was seen"));
+        }
+        let mut contacts = BTreeMap::<Number, u64>::new();
+        for entry in self.transaction.open_table(CONTACTS)?.iter()? {
+            *contacts.entry(entry?.0.value().0).or_default() += 1;
+        }
+        for entry in self.transaction.open_table(POLICIES)?.iter()? {
+            let (number, policy) = entry?;
+            let (number, policy) = (number.value(), PolicyRow::decode(policy.value())?);
+            let there = mailboxes.get(number)?.is_some();
+            self.claim(there, || format!("the owner of mailbox {number}, which is gone, takes messages"));
+            let right = contacts.remove(&number).unwrap_or(0) == policy.contacts;
+            self.claim(right, || format!("the contacts of mailbox {number} are counted wrong"));
+        }
+        self.claim(contacts.is_empty(), || "there are contacts that are not counted".to_owned());
         Ok(())
     }
 

@@ -39,7 +39,7 @@ fn open(path: &Path, clock: &Arc<TestClock>) -> RedbRelayStore {
 /// A store with three lanes of two messages each, not yet due.
 async fn filled(path: &Path, clock: &Arc<TestClock>) {
     let store = open(path, clock);
-    store.submit(fence(2, 1), vec![Op::Open { remote: remote(1) }]).await.unwrap();
+    store.submit(fence(2, 1), vec![Op::Open { remote: remote(1), invitation: None }]).await.unwrap();
     store.submit(fence(2, 1), vec![Op::End { handed_out: 0 }]).await.unwrap();
     for id in 1..=3 {
         let key = lane(1, 2, id);

@@ -119,7 +119,7 @@ fn all_of(name: u8) -> Query {
 }
 
 fn begin(store: &RedbRelayStore) {
-    now(store.submit(fence(2, 1), vec![Op::Open { remote: remote(2) }])).unwrap();
+    now(store.submit(fence(2, 1), vec![Op::Open { remote: remote(2), invitation: None }])).unwrap();
 }
 
 #[test]
@@ -339,4 +339,29 @@ fn what_was_found_in_the_file_counts_no_more_after_writing_failed() {
     assert_eq!(fill(&store, &clock, full, Duration::ZERO), (full, no_room));
     // It is looked at again.
     assert!(fill(&store, &clock, full, Duration::ZERO).0 > full);
+}
+
+#[test]
+fn a_store_from_before_peers_could_be_let_in_or_kept_out_opens_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("relay.redb");
+    let clock = TestClock::shared();
+    let open = || RedbRelayStore::open(options(Backend::File(path.clone()), &clock, WriterMode::Inline)).unwrap();
+    let store = open();
+    now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), 1))])).unwrap();
+    now(store.close()).unwrap();
+    let database = redb::Database::create(&path).unwrap();
+    let writing = database.begin_write().unwrap();
+    for table in ["seen", "policies", "contacts", "access", "invitations"] {
+        let handles: Vec<_> = writing.list_tables().unwrap().collect();
+        let handle = handles.into_iter().find(|handle| redb::TableHandle::name(handle) == table).unwrap();
+        assert!(writing.delete_table(handle).unwrap(), "{table}");
+    }
+    writing.commit().unwrap();
+    drop(database);
+    let store = open();
+    assert_eq!(now(store.peers(None, 10)).unwrap().peers.len(), 1);
+    assert_eq!(now(store.policy(crate::store::contract::peer(2))).unwrap(), crate::protocol::Policy::default());
+    assert_eq!(now(store.check()).unwrap().problems, [] as [String; 0]);
+    assert_eq!(now(store.status(crate::store::contract::peer(2), None)).unwrap().messages, 1);
 }

@@ -9,17 +9,20 @@ use redb::{ReadableTable, WriteTransaction};
 use super::super::fault::Fault;
 use super::super::file::StoreFile;
 use super::super::writer::{Beside, Engine, GROUP_OPS, Weight};
+use super::access::{admit, decide, invite, remove_peer};
 use super::append::FAILED_RETRY;
 use super::expire::expire;
 use super::fences::Fences;
+use super::policy;
 use super::read::mailbox_status;
-use super::schema::MailboxRow;
+use super::schema::{DateRow, LaneAt, LaneEntry, MailboxRow};
 use super::settle::{Counting, Damage, resolve, settle};
 use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
 use crate::id::{LaneKey, PeerId};
 use crate::measure::Lengths;
+use crate::mutant::Mutant;
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{Durability, LaneState};
 use crate::store::{Counted, Done, Expired, Fence, Op, StoreError, StoreLimits, Stored, Watchers};
@@ -71,6 +74,8 @@ pub(super) struct RelayEngine {
     pub(super) begun: Option<Moment>,
     pub(super) counting: Counting,
     pub(super) counted: Arc<Counted>,
+    /// Rows that a deliberate defect withholds from the commit they belong to.
+    pub(super) withheld: Vec<(LaneAt, LaneEntry)>,
 }
 
 impl Engine for RelayEngine {
@@ -82,7 +87,11 @@ impl Engine for RelayEngine {
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.space.measure(limits.min_free_bytes);
         self.begun = Some(self.clock.now());
-        Work::open(transaction, limits, self.clock.date())
+        let mut work = Work::open(transaction, limits, self.clock.date())?;
+        for (at, entry) in self.withheld.drain(..) {
+            work.lanes.put(at, entry);
+        }
+        Ok(work)
     }
 
     fn apply(&mut self, work: &mut Work<'_>, request: &Request) -> Result<Reported, Fault> {
@@ -103,6 +112,9 @@ impl Engine for RelayEngine {
     }
 
     fn finish(&mut self, mut work: Work<'_>) -> Result<bool, Fault> {
+        if Mutant::RowInAnotherCommit.is_planted() {
+            self.withheld = work.lanes.withhold();
+        }
         let changed = work.flush()?;
         self.began = std::mem::take(&mut work.fences);
         self.ended = std::mem::take(&mut work.ended);
@@ -160,6 +172,9 @@ impl Engine for RelayEngine {
 fn steps(op: &Op) -> usize {
     let steps = match op {
         Op::Open { .. } | Op::Join | Op::End { .. } | Op::Append(_) | Op::Remember { .. } | Op::Release { .. } => 1,
+        Op::Policy(change) => change.peers(),
+        Op::Decide { .. } | Op::Invite(_) => 1,
+        Op::Remove { limit, .. } => (*limit).min(GROUP_OPS),
         Op::Resolve { outcomes, .. } => outcomes.len(),
         Op::Settle { answers, .. } => answers.taken.len() + answers.refused.len(),
         Op::Where(questions) => questions.len(),
@@ -171,7 +186,10 @@ fn steps(op: &Op) -> usize {
 impl RelayEngine {
     fn op(&mut self, work: &mut Work<'_>, fence: &Fence, op: &Op) -> Result<Done, Fault> {
         match op {
-            Op::Open { remote } => open(work, fence, remote),
+            Op::Open { remote, invitation } => match admit(work, fence.peer, *invitation)? {
+                Some(denied) => Ok(Done::Denied(denied)),
+                None => open(work, fence, remote),
+            },
             Op::Join => {
                 work.fences.insert((fence.peer, fence.device), fence.epoch);
                 Ok(Done::Done)
@@ -192,6 +210,13 @@ impl RelayEngine {
                 Ok(Done::Done)
             }
             Op::Release { outbox } => work.drop_empty_outbox(*outbox).map(|()| Done::Done),
+            Op::Policy(change) => policy::change(work, fence.peer, change).map(Done::Changed),
+            Op::Decide { peer, standing } => {
+                decide(work, *peer, *standing);
+                Ok(Done::Done)
+            }
+            Op::Invite(invitation) => invite(work, invitation).map(Done::Changed),
+            Op::Remove { peer, limit } => remove_peer(work, &mut self.damage, *peer, *limit),
             Op::Where(questions) => where_are(work, fence.peer, questions).map(Done::Lanes),
             Op::Close(lanes) => {
                 for key in lanes {
@@ -211,6 +236,7 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
         work.make_mailbox(mailbox, None)?;
     }
     work.keep_mailbox(mailbox)?;
+    work.seen.put(mailbox, DateRow { ms: work.now.0 });
     let address = remote.to_string();
     let replaces = work.sessions.insert((mailbox, fence.device), address.as_str())?.is_some();
     let row = work.mailboxes.change_or(mailbox, MailboxRow::default)?;
@@ -238,6 +264,7 @@ fn end(work: &mut Work<'_>, fence: &Fence, handed_out: u64) -> Result<Done, Faul
         if was_open {
             row.open = row.open.saturating_sub(1);
         }
+        work.seen.put(mailbox, DateRow { ms: work.now.0 });
     }
     Ok(Done::Done)
 }
@@ -275,9 +302,15 @@ pub(super) fn take_interrupted(
     clock: &SharedClock,
 ) -> Result<Vec<SocketAddr>, StoreError> {
     let writing = file.write()?;
-    let work = Work::open(writing.transaction(), limits.clone(), clock.date());
-    let found = work.and_then(end_all).map_err(|fault| writing.report(fault))?;
-    if found.is_empty() {
+    let tables = || writing.transaction().list_tables().map(Iterator::count).map_err(Fault::from);
+    let opened = tables().and_then(|before| {
+        let work = Work::open(writing.transaction(), limits.clone(), clock.date())?;
+        let found = end_all(work)?;
+        Ok((found, tables()? == before))
+    });
+    let (found, has_all_tables) = opened.map_err(|fault| writing.report(fault))?;
+    // A file from before some table was thought of gets it here.
+    if found.is_empty() && has_all_tables {
         writing.abort()?
     } else {
         writing.commit()?

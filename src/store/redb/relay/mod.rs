@@ -3,6 +3,7 @@
 //! [`RelayStore`] says what it promises. Here is only how it is put together: the
 //! engine that the writer drives, the reads beside it, and the limits that may be changed while it runs.
 
+mod access;
 mod append;
 mod backup;
 mod backup_file;
@@ -19,6 +20,8 @@ mod disk_tests;
 mod engine;
 mod expire;
 mod fences;
+mod peers;
+mod policy;
 mod read;
 mod restore;
 mod rows;
@@ -40,6 +43,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub use self::backup::{backup_file, check_file, restore_file, verify_backup};
 pub use self::backup_file::{BackupError, Progress};
 pub use self::check::CheckReport;
+#[cfg(fuzzing)]
+pub use self::schema::read_any_row;
 pub use self::space::{DiskRoom, FreeSpace};
 
 use self::engine::{RelayEngine, Reported, Request, take_interrupted};
@@ -50,11 +55,12 @@ use super::backend::Backend;
 use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
 use super::writer::{Writer, WriterMode};
 use crate::id::{PeerId, StoreId};
-use crate::protocol::{Durability, Status};
+use crate::mutant::Mutant;
+use crate::protocol::{Durability, Policy, Status};
 use crate::random::SharedEntropy;
 use crate::store::{
-    Counted, Done, Expired, Fence, LinkState, Op, Page, Query, RelayStore, Reply, StoreError, StoreLimits, TakePiece,
-    Totals, Watch, Watchers,
+    Counted, Done, Expired, Fence, LinkState, Op, Page, PeerPage, Query, RelayStore, Reply, StoreError, StoreLimits,
+    TakePiece, Totals, Watch, Watchers,
 };
 use crate::time::SharedClock;
 
@@ -141,7 +147,7 @@ impl RedbRelayStore {
             watchers: watchers.clone(),
             durability,
             store: file.id(),
-            first_seq: clock.date().0 << SEQ_SHIFT,
+            first_seq: if Mutant::SeqReusedAfterRestore.is_planted() { 0 } else { clock.date().0 << SEQ_SHIFT },
             space: SpaceWatch::new(free_space, clock.clone()),
             failed_until: None,
             fences: Fences::default(),
@@ -150,6 +156,7 @@ impl RedbRelayStore {
             ended: Vec::new(),
             news: Vec::new(),
             scratch: Vec::new(),
+            withheld: Vec::new(),
         };
         let writer = Writer::start(file, engine, writer, "relay-store").map_err(failed)?;
         Ok(Self { writer, watchers, limits, clock, durability, interrupted, counted })
@@ -198,6 +205,10 @@ impl RelayStore for RedbRelayStore {
         })
     }
 
+    fn has_room(&self) -> bool {
+        self.writer.has_room()
+    }
+
     fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.writer.room())
     }
@@ -242,6 +253,15 @@ impl RelayStore for RedbRelayStore {
                 _ => mixed_up(),
             }
         })
+    }
+
+    fn policy(&self, mailbox: PeerId) -> Reply<Policy> {
+        self.writer.read(move |transaction| policy::read(transaction, mailbox))
+    }
+
+    fn peers(&self, after: Option<PeerId>, limit: usize) -> Reply<PeerPage> {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.writer.read(move |transaction| peers::peers(transaction, &limits.access, after, limit))
     }
 
     fn backup(&self, take: Box<TakePiece>) -> Reply<()> {

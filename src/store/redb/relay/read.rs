@@ -30,12 +30,12 @@ type Bin = &'static [u8];
 type Found<'a> = Result<(u64, AccessGuard<'a, Bin>), Fault>;
 type SenderEntry<'a> = Result<(AccessGuard<'a, SenderAt>, AccessGuard<'a, Bin>), StorageError>;
 
-fn number(transaction: &ReadTransaction, peer: PeerId) -> Result<Option<Number>, Fault> {
+pub(super) fn number(transaction: &ReadTransaction, peer: PeerId) -> Result<Option<Number>, Fault> {
     let found = transaction.open_table(NUMBERS)?.get(*peer.as_bytes())?;
     Ok(found.map(|bytes| Single::decode(bytes.value())).transpose()?.map(|number| number.value))
 }
 
-fn row<K, R>(table: &impl ReadableTable<K, Bin>, key: K) -> Result<Option<R>, Fault>
+pub(super) fn row<K, R>(table: &impl ReadableTable<K, Bin>, key: K) -> Result<Option<R>, Fault>
 where
     K: super::rows::Plain,
     R: Row,

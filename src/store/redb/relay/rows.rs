@@ -77,6 +77,12 @@ impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
         self.loaded.insert(key, Entry { row: None, dirty: true });
     }
 
+    /// Takes the rows that were changed, so that they are not written: for a deliberate defect.
+    pub(super) fn withhold(&mut self) -> Vec<(K, R)> {
+        let changed = self.loaded.iter().filter(|(_, entry)| entry.dirty).map(|(key, _)| *key).collect::<Vec<_>>();
+        changed.into_iter().filter_map(|key| Some((key, self.loaded.remove(&key)?.row?))).collect()
+    }
+
     /// Writes what was changed; whether anything was.
     pub(super) fn flush(&mut self) -> Result<bool, Fault> {
         self.flush_telling(|_, _, _| Ok(()))

@@ -19,6 +19,11 @@
 //! | rest | hour, submitter, sender, recipient, lane | nothing: when to look whether a lane's row may go |
 //! | counters | nothing | [`Counters`] |
 //! | links | number of an outbox | [`LinkRow`]: the relay that it is for |
+//! | seen | mailbox | when a session of its owner began or ended last, Unix ms |
+//! | policies | mailbox | [`PolicyRow`]: whose messages its owner takes |
+//! | contacts | mailbox, peer's key | how its owner decided about that peer: [`ALLOWED`] or [`BLOCKED`] |
+//! | access | peer's key | how the operator decided about it: [`ALLOWED`] or [`BLOCKED`] |
+//! | invitations | what is kept of the token | [`InvitationRow`] |
 //!
 //! What is forwarded lies in the outbox for its relay. That is a mailbox as well, whose owner is this relay itself:
 //! all of the above holds for it, but that its messages are for many recipients, which their rows name.
@@ -49,6 +54,8 @@ pub(super) type PairAt = (Number, Number, Number);
 pub(super) type SenderAt = (Number, Number, u64);
 /// Deadline in Unix seconds, mailbox, block.
 pub(super) type ExpiryAt = (u64, Number, u64);
+/// Mailbox, and the key of a peer that its owner decided about.
+pub(super) type ContactAt = (Number, [u8; 32]);
 /// Hour, submitter, sender, recipient, lane.
 pub(super) type RestAt = (u64, Number, Number, Number, u64);
 
@@ -67,13 +74,39 @@ pub(super) const PAIRS: TableDefinition<'_, PairAt, Bytes> = TableDefinition::ne
 pub(super) const REST: TableDefinition<'_, RestAt, ()> = TableDefinition::new("rest");
 pub(super) const COUNTERS: TableDefinition<'_, (), Bytes> = TableDefinition::new("counters");
 pub(super) const LINKS: TableDefinition<'_, Number, Bytes> = TableDefinition::new("links");
+pub(super) const SEEN: TableDefinition<'_, Number, Bytes> = TableDefinition::new("seen");
+pub(super) const POLICIES: TableDefinition<'_, Number, Bytes> = TableDefinition::new("policies");
+pub(super) const CONTACTS: TableDefinition<'_, ContactAt, Bytes> = TableDefinition::new("contacts");
+pub(super) const ACCESS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition::new("access");
+pub(super) const INVITATIONS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition::new("invitations");
+
+/// In `contacts` and `access`.
+pub(super) const ALLOWED: u32 = 1;
+pub(super) const BLOCKED: u32 = 2;
 
 /// Hands every table to a macro.
 macro_rules! each_table {
     ($do:ident) => {
         $do!(
-            NUMBERS, PEERS, MAILBOXES, SESSIONS, MESSAGES, BY_SENDER, COUNTS, BY_SIZE, EXPIRY, LANES, PAIRS, REST,
-            COUNTERS, LINKS
+            NUMBERS,
+            PEERS,
+            MAILBOXES,
+            SESSIONS,
+            MESSAGES,
+            BY_SENDER,
+            COUNTS,
+            BY_SIZE,
+            EXPIRY,
+            LANES,
+            PAIRS,
+            REST,
+            COUNTERS,
+            LINKS,
+            SEEN,
+            POLICIES,
+            CONTACTS,
+            ACCESS,
+            INVITATIONS
         )
     };
 }
@@ -149,6 +182,33 @@ number_row! {
         open: u32,
         /// Who caused this mailbox of a peer never seen, as number plus 1; 0 for a lasting one.
         provisional_by: u32,
+    }
+}
+
+number_row! {
+    /// A date, Unix ms.
+    DateRow {
+        ms: u64,
+    }
+}
+
+number_row! {
+    /// Whose messages the owner of a mailbox takes.
+    PolicyRow {
+        /// 1 if only those of peers that it allowed.
+        contacts_only: u32,
+        /// How many peers it decided about.
+        contacts: u64,
+    }
+}
+
+number_row! {
+    /// An invitation.
+    InvitationRow {
+        /// How many peers may still use it.
+        uses: u64,
+        /// When it is over, Unix ms.
+        expires: u64,
     }
 }
 
@@ -329,8 +389,30 @@ impl MessageRow {
     }
 }
 
+/// Reads bytes as each kind of row: for the fuzzer, which has to reach them.
+#[cfg(fuzzing)]
+pub fn read_any_row(bytes: &[u8]) {
+    fn read<R: Row + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        let Ok(row) = R::decode(bytes) else { return };
+        let mut again = Vec::new();
+        row.encode(&mut again);
+        assert_eq!(R::decode(&again), Ok(row));
+    }
+    read::<PeerRow>(bytes);
+    read::<MailboxRow>(bytes);
+    read::<Counters>(bytes);
+    read::<LinkRow>(bytes);
+    read::<LaneEntry>(bytes);
+    read::<super::blocks::Block>(bytes);
+    if let Ok((row, _)) = MessageRow::decode(bytes) {
+        assert!(row.ends() >= row.arrived);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -349,6 +431,65 @@ mod tests {
             row.encode(&mut bytes);
             bytes.extend_from_slice(b"envelope");
             assert_eq!(MessageRow::decode(&bytes), Ok((row, &b"envelope"[..])));
+        }
+    }
+
+    fn read_back<R: Row + PartialEq + std::fmt::Debug>(row: &R) {
+        let mut bytes = Vec::new();
+        row.encode(&mut bytes);
+        assert_eq!(R::decode(&bytes).as_ref(), Ok(row));
+    }
+
+    /// What bytes are read as is written in a way that is read as the same.
+    fn settled<R: Row + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        if let Ok(row) = R::decode(bytes) {
+            read_back(&row);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_read_back(
+            key in any::<[u8; 32]>(),
+            numbers in any::<[u64; 5]>(),
+            small in any::<[u32; 4]>(),
+            store in prop::option::of(any::<[u8; 16]>()),
+            address in "\\PC{0,40}",
+            flags in any::<[bool; 3]>(),
+            envelope in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let [a, b, c, d, e] = numbers;
+            read_back(&PeerRow { key: PeerId::from_bytes(key), uses: a, lanes: b, provisional: c });
+            read_back(&MailboxRow { messages: a, bytes: b, last_seq: c, mark: d, open: small[0], provisional_by: small[1] });
+            read_back(&Counters { next_number: small[0], provisional: a, seq_floor: b, forwarding: c, forwarding_bytes: d });
+            let relay = RelayId::from_bytes(key);
+            read_back(&LinkRow { relay, store: store.map(StoreId), foreign_below: e, address });
+            let row = MessageRow {
+                submitter: small[0],
+                submitter_key: flags[0].then_some(PeerId::from_bytes(key)),
+                sender: small[1],
+                recipient: flags[1].then_some(small[2]),
+                arrived: a.min(b),
+                expires: a.max(b),
+                signature: flags[2].then_some([7; 64]),
+            };
+            let mut bytes = Vec::new();
+            row.encode(&mut bytes);
+            bytes.extend_from_slice(&envelope);
+            prop_assert_eq!(MessageRow::decode(&bytes), Ok((row, &envelope[..])));
+        }
+
+        #[test]
+        fn any_bytes_are_rows_or_errors(bytes in prop::collection::vec(prop_oneof![0..8u8, any::<u8>()], 0..150)) {
+            settled::<PeerRow>(&bytes);
+            settled::<MailboxRow>(&bytes);
+            settled::<Counters>(&bytes);
+            settled::<LinkRow>(&bytes);
+            settled::<LaneEntry>(&bytes);
+            settled::<super::super::blocks::Block>(&bytes);
+            if let Ok((row, rest)) = MessageRow::decode(&bytes) {
+                prop_assert!(rest.len() < bytes.len() && row.expires >= row.arrived);
+            }
         }
     }
 }

@@ -81,7 +81,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("relay.redb");
         let store = open(&path);
-        store.submit(fence(2, 1), vec![Op::Open { remote: remote(1) }]).await.unwrap();
+        store.submit(fence(2, 1), vec![Op::Open { remote: remote(1), invitation: None }]).await.unwrap();
         let large = |n| {
             let append = message(lane(1, 2, 1), n);
             Op::Append(Append { envelope: Envelope::new(*append.envelope.header(), &[7; 1 << 20]), ..append })

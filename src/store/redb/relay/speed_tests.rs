@@ -27,7 +27,7 @@ async fn run(pairs: u8, depth: usize, batch: u64, rounds: u64) {
             tokio::spawn(async move {
                 let (from, to) = (pair, 128 + pair);
                 let key = lane(from, to, 1);
-                store.submit(fence(to, 1), vec![Op::Open { remote: remote(1) }]).await.unwrap();
+                store.submit(fence(to, 1), vec![Op::Open { remote: remote(1), invitation: None }]).await.unwrap();
                 let mut flying = std::collections::VecDeque::new();
                 for round in 0..rounds {
                     let appends = (1..=batch).map(|n| {
@@ -86,7 +86,7 @@ async fn repair(messages: u64) {
     };
     let store = open(path.clone());
     for name in 0..100 {
-        store.submit(fence(name, 1), vec![Op::Open { remote: remote(1) }]).await.unwrap();
+        store.submit(fence(name, 1), vec![Op::Open { remote: remote(1), invitation: None }]).await.unwrap();
     }
     for n in 1..=messages / 100 {
         let batch = (0..100).map(|to| {
@@ -122,7 +122,7 @@ async fn one_range(step: u64, messages: u64, lanes: u64) {
     let options = OpenOptions { cache_bytes, ..options(backend, &TestClock::shared(), WriterMode::Thread) };
     let store = RedbRelayStore::open(options).unwrap();
     let clock = SystemClock::shared();
-    store.submit(fence(2, 1), vec![Op::Open { remote: remote(1) }]).await.unwrap();
+    store.submit(fence(2, 1), vec![Op::Open { remote: remote(1), invitation: None }]).await.unwrap();
     let start = clock.now();
     let appends: Vec<_> = (0..messages)
         .map(|at| {

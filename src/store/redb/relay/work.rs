@@ -12,9 +12,9 @@ use super::super::fault::Fault;
 use super::blocks::Block;
 use super::rows::Rows;
 use super::schema::{
-    BY_SENDER, BY_SIZE, COUNTERS, COUNTS, Count, Counters, EXPIRY, ExpiryAt, LANES, LINKS, LaneAt, LaneEntry, LinkRow,
-    MAILBOXES, MESSAGES, MailboxRow, NUMBERS, Number, PAIRS, PEERS, PairAt, PeerRow, REST, RestAt, Row, SESSIONS,
-    SenderAt, Single,
+    ACCESS, BY_SENDER, BY_SIZE, CONTACTS, COUNTERS, COUNTS, ContactAt, Count, Counters, DateRow, EXPIRY, ExpiryAt,
+    INVITATIONS, InvitationRow, LANES, LINKS, LaneAt, LaneEntry, LinkRow, MAILBOXES, MESSAGES, MailboxRow, NUMBERS,
+    Number, PAIRS, PEERS, POLICIES, PairAt, PeerRow, PolicyRow, REST, RestAt, Row, SEEN, SESSIONS, SenderAt, Single,
 };
 use super::settle::Counting;
 use super::size::{SizeAt, note};
@@ -45,6 +45,11 @@ pub(super) struct Work<'t> {
     pub(super) expiry: Rows<'t, ExpiryAt, Block>,
     pub(super) rest: Table<'t, RestAt, ()>,
     pub(super) links: Rows<'t, Number, LinkRow>,
+    pub(super) seen: Rows<'t, Number, DateRow>,
+    pub(super) policies: Rows<'t, Number, PolicyRow>,
+    pub(super) contacts: Rows<'t, ContactAt, Single>,
+    pub(super) access: Rows<'t, [u8; 32], Single>,
+    pub(super) invitations: Rows<'t, [u8; 32], InvitationRow>,
     counters_table: Table<'t, (), &'static [u8]>,
     pub(super) counters: Counters,
     counters_read: Counters,
@@ -86,6 +91,11 @@ impl<'t> Work<'t> {
             expiry: Rows::new(transaction.open_table(EXPIRY)?),
             rest: transaction.open_table(REST)?,
             links: Rows::new(transaction.open_table(LINKS)?),
+            seen: Rows::new(transaction.open_table(SEEN)?),
+            policies: Rows::new(transaction.open_table(POLICIES)?),
+            contacts: Rows::new(transaction.open_table(CONTACTS)?),
+            access: Rows::new(transaction.open_table(ACCESS)?),
+            invitations: Rows::new(transaction.open_table(INVITATIONS)?),
             counters_table,
             counters,
             counters_read: counters,
@@ -111,6 +121,11 @@ impl<'t> Work<'t> {
         changed |= self.lanes.flush()?;
         changed |= self.pairs.flush()?;
         changed |= self.links.flush()?;
+        changed |= self.seen.flush()?;
+        changed |= self.policies.flush()?;
+        changed |= self.contacts.flush()?;
+        changed |= self.access.flush()?;
+        changed |= self.invitations.flush()?;
         if self.counters != self.counters_read {
             let mut bytes = Vec::new();
             self.counters.encode(&mut bytes);
@@ -213,6 +228,12 @@ impl<'t> Work<'t> {
         if row.messages > 0 || row.caused_by().is_none() {
             return Ok(());
         }
+        self.drop_mailbox(of)
+    }
+
+    /// A mailbox with nothing in it goes.
+    pub(super) fn drop_mailbox(&mut self, of: Number) -> Result<(), Fault> {
+        let Some(row) = self.mailboxes.get(of)?.copied() else { return Ok(()) };
         self.counters.seq_floor = self.counters.seq_floor.max(row.last_seq);
         self.keep_mailbox(of)?;
         self.mailboxes.remove(of);
@@ -227,10 +248,8 @@ impl<'t> Work<'t> {
         if row.messages > 0 || self.links.get(number)?.is_none() {
             return Ok(());
         }
-        self.counters.seq_floor = self.counters.seq_floor.max(row.last_seq);
         self.links.remove(number);
-        self.mailboxes.remove(number);
-        self.release_number(number)
+        self.drop_mailbox(number)
     }
 
     /// Where the lane of a submitter stands, if all of its peers are known.
