@@ -93,6 +93,30 @@ fn a_recipient_says_whose_messages_it_takes_and_senders_are_told() {
 }
 
 #[test]
+fn whoever_is_refused_is_told_why_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let rates = "[rates]\npeer_messages_per_second = 1\npeer_burst = 1\n";
+    let relay = Relay::configured(directory.path(), &format!("log = 'info'\n{rates}"));
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| Peer::new(directory.path().join(name), &relay));
+    let counted = |series: &str| -> Option<f64> {
+        let (_, metrics) = relay.get("metrics");
+        metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    };
+    ends(&bob.run(&["block", &id(&carol)]), 0);
+    assert!(ends(&carol.run(&["send", "--to", &bob.address(), "hello"]), 3).contains(r#""reason":"blocked""#));
+    assert_eq!(counted(r#"posthouse_refusals_total{reason="blocked"}"#), Some(1.0));
+    // The second one waits for its turn and is taken then.
+    ends(&alice.run(&["send", "--until", "accepted", "--to", &bob.address(), "one", "two"]), 0);
+    assert!(counted(r#"posthouse_refusals_total{reason="rate"}"#) >= Some(1.0));
+    assert_eq!(lines(&bob.run(&["count"])).pop().unwrap()["total"], 2, "nothing of what was refused is stored");
+    let said = relay.reconfigure("log = 'info'\n[access]\nmailboxes = 'invited'\n");
+    assert!(said.contains("access.mailboxes"), "{said}");
+    let dave = Peer::new(directory.path().join("dave"), &relay);
+    assert!(ends(&dave.run(&["count"]), 1).contains("not_invited"));
+    assert!(counted(r#"posthouse_closed_sessions_total{code="not_invited"}"#) >= Some(1.0));
+}
+
+#[test]
 fn a_changed_configuration_is_taken_up_and_a_wrong_one_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let relay = Relay::configured(directory.path(), "log = 'info'\n");
