@@ -155,8 +155,25 @@ impl Link {
         }
     }
 
+    /// Hands over a frame, and those that have come on its stream behind it, at most so many in all.
+    pub(crate) fn hand_over(
+        &mut self,
+        (stream, first): (Stream, Frame),
+        most: usize,
+        mut receive: impl FnMut(Stream, Frame) -> Result<(), LinkError>,
+    ) -> Result<(), LinkError> {
+        receive(stream, first)?;
+        for _ in 1..most {
+            match self.try_next(stream)? {
+                Some(frame) => receive(stream, frame)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
     /// A frame of this stream that has come already.
-    pub(crate) fn try_next(&mut self, stream: Stream) -> Result<Option<Frame>, TransportError> {
+    fn try_next(&mut self, stream: Stream) -> Result<Option<Frame>, TransportError> {
         match stream {
             Stream::Submit => self.from_submit.try_buffered(),
             Stream::Notify => self.from_notify.try_buffered(),

@@ -298,13 +298,7 @@ impl Driver {
             News::Lost(error) => return Err(error.into()),
             News::Frame(stream, frame) => {
                 let State::Up { link, .. } = state else { return Ok(()) };
-                self.receive(stream, frame)?;
-                for _ in 1..TURN_FRAMES {
-                    match link.try_next(stream)? {
-                        Some(frame) => self.receive(stream, frame)?,
-                        None => break,
-                    }
-                }
+                link.hand_over((stream, frame), TURN_FRAMES, |stream, frame| self.receive(stream, frame))?;
             }
         }
         Ok(())

@@ -313,12 +313,9 @@ impl Sending {
     /// Sends what may go out. False if the stream has no room: come again when it has.
     pub(super) fn transmit(&mut self, link: &Link, commits: &Commits) -> Result<bool, TransportError> {
         loop {
-            let Some(request) = self.requests.pop_front() else {
-                match self.outbox.poll_request(self.clock.now()) {
-                    Some(request) => self.requests.push_back(request),
-                    None => return Ok(true),
-                }
-                continue;
+            let held = self.requests.pop_front();
+            let Some(request) = held.or_else(|| self.outbox.poll_request(self.clock.now())) else {
+                return Ok(true);
             };
             let frame = match &request {
                 Request::Ask(ask) => ask.clone().into(),

@@ -389,13 +389,7 @@ impl Link {
             Event::Lost(error) => return Err(error.into()),
             Event::Frame(stream, frame) => {
                 let State::Up { link, .. } = state else { return Ok(()) };
-                self.receive(stream, frame)?;
-                for _ in 1..TURN_FRAMES {
-                    match link.try_next(stream)? {
-                        Some(frame) => self.receive(stream, frame)?,
-                        None => break,
-                    }
-                }
+                link.hand_over((stream, frame), TURN_FRAMES, |stream, frame| self.receive(stream, frame))?;
             }
         }
         Ok(())
@@ -418,12 +412,9 @@ impl Link {
     /// Sends what may go out. False if the stream has no room.
     fn transmit(&mut self, link: &Connected) -> Result<bool, TransportError> {
         loop {
-            let Some(request) = self.requests.pop_front() else {
-                match self.outbox.poll_request(self.context.clock.now()) {
-                    Some(request) => self.requests.push_back(request),
-                    None => return Ok(true),
-                }
-                continue;
+            let held = self.requests.pop_front();
+            let Some(request) = held.or_else(|| self.outbox.poll_request(self.context.clock.now())) else {
+                return Ok(true);
             };
             let frame = match &request {
                 Request::Ask(ask) => ask.clone().into(),
