@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use serde::de::DeserializeOwned;
 
-use super::CliError;
 use super::config::{Place, Settings};
+use super::{CliError, output};
 use crate::admin::{ACCESS_FILE, Access};
 
 /// How long a running relay has to answer.
@@ -31,24 +32,48 @@ impl Whose {
     }
 }
 
+/// A question of which the answer is shown in words, or as it is.
+#[derive(Debug, Args)]
+pub(super) struct Question {
+    #[command(flatten)]
+    whose: Whose,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Question {
+    /// What the relay answers, to be put into words; nothing if it was printed as it is.
+    pub(super) fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<Option<T>, CliError> {
+        let text = ask(&self.whose.settings()?.data, what)?;
+        if self.json {
+            output::line(&text).context("standard output")?;
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_str(&text).context("the relay's answer")?))
+    }
+}
+
 /// What the relay on this data directory answers to a question.
 pub(super) fn ask(data: &Path, what: &str) -> anyhow::Result<String> {
+    whole(data, call(data, what, false)?)
+}
+
+/// Tells the relay on this data directory to do something; what it says to that.
+pub(super) fn tell(data: &Path, what: &str) -> anyhow::Result<String> {
+    whole(data, call(data, what, true)?)
+}
+
+/// The whole of an answer.
+fn whole(data: &Path, answer: Option<impl Read>) -> anyhow::Result<String> {
     let mut text = String::new();
-    let answer = open(data, what)?.with_context(|| match data.join(ACCESS_FILE).exists() {
+    let answer = answer.with_context(|| match data.join(ACCESS_FILE).exists() {
         true => format!("no relay runs on {} now", data.display()),
         false => {
             let data = data.display();
             format!("no relay was started on {data} yet, or it is another user's: name its directory with --data")
         }
     });
-    answer?.read_to_string(&mut text).context("the relay's answer")?;
-    Ok(text)
-}
-
-/// Tells the relay on this data directory to do something; what it says to that.
-pub(super) fn tell(data: &Path, what: &str) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let answer = call(data, what, true)?.with_context(|| format!("no relay runs on {} now", data.display()));
     answer?.read_to_string(&mut text).context("the relay's answer")?;
     Ok(text)
 }

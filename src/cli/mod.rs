@@ -44,9 +44,9 @@ enum Command {
     /// Show the relay's id and address.
     Identity(identity::Args),
     /// Show how the links of a running relay to other relays stand.
-    Relays(relays::Args),
+    Relays(ask::Question),
     /// Show how a running relay is.
-    Status(status::Args),
+    Status(ask::Question),
     /// Succeed if the relay runs, and takes sessions and messages.
     Health(status::Health),
     /// Copy the store of a relay, which may run.

@@ -3,21 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use clap::Args as ClapArgs;
 use serde::Deserialize;
 
-use super::ask::{Whose, ask};
+use super::ask::Question;
 use super::{CliError, output};
 use crate::time::{SystemClock, UnixMillis};
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct Args {
-    #[command(flatten)]
-    whose: Whose,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Debug, Deserialize)]
 struct Answer {
@@ -36,12 +26,8 @@ struct Link {
 }
 
 /// Asks the relay that runs on this data directory.
-pub(super) fn run(args: Args) -> Result<(), CliError> {
-    let text = ask(&args.whose.settings()?.data, "relays")?;
-    if args.json {
-        return Ok(output::line(&text).context("standard output")?);
-    }
-    let answer: Answer = serde_json::from_str(&text).context("the relay's answer")?;
+pub(super) fn run(question: Question) -> Result<(), CliError> {
+    let Some(answer) = question.ask::<Answer>("relays")? else { return Ok(()) };
     if answer.relays.is_empty() {
         return Ok(output::line("nothing waits for other relays, and nothing was sent to one in the last minute")
             .context("standard output")?);

@@ -8,17 +8,8 @@ use clap::Args as ClapArgs;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Deserialize;
 
-use super::ask::{Whose, ask};
+use super::ask::{Question, Whose, ask};
 use super::{CliError, output};
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct Args {
-    #[command(flatten)]
-    whose: Whose,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Debug, ClapArgs)]
 #[command(
@@ -44,12 +35,8 @@ struct Status {
 }
 
 /// Says how the relay on a data directory is.
-pub(super) fn run(args: Args) -> Result<(), CliError> {
-    let text = ask(&args.whose.settings()?.data, "status")?;
-    if args.json {
-        return Ok(output::line(&text).context("standard output")?);
-    }
-    let status: Status = serde_json::from_str(&text).context("the relay's answer")?;
+pub(super) fn run(question: Question) -> Result<(), CliError> {
+    let Some(status) = question.ask::<Status>("status")? else { return Ok(()) };
     Ok(output::line(&words(&status)).context("standard output")?)
 }
 
