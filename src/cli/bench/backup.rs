@@ -5,14 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
 use tokio::process::Command;
 
 use super::Bench;
+use super::compare::Rounds;
 use super::fill::Senders;
-use super::latency::Latency;
 use super::raw::Session;
-use super::report::{self, count, duration, fields, rate, ratio};
+use super::report::{self, count, duration};
 use super::steady::Load;
 use crate::identity::Identity;
 use crate::time::sleep_until;
@@ -39,60 +38,24 @@ pub(super) struct Plan {
 pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Result<()> {
     fill(bench, plan.messages).await?;
     let mut load = Load::start(bench, plan.pairs, plan.rate)?;
-    let (mut quiet, mut busy, mut ratios, mut longest) = (Latency::new(), Latency::new(), Vec::new(), 0);
-    let (file, mut measured) = (data.with_file_name("backup"), Duration::ZERO);
+    let (mut rounds, mut longest) = (Rounds::new(), 0);
+    let file = data.with_file_name("backup");
     for round in 1..=plan.rounds {
         let calm = bench.clock.now() + CALM;
         let begin = calm + QUIET;
         sleep_until(&*bench.clock, Some(begin)).await;
         back_up(data, &file).await?;
         let end = bench.clock.now();
-        let (round_quiet, round_busy) = load.between(calm, begin, end).await?;
+        let compared = load.between(calm, begin, end).await?;
         let backup_us = u64::try_from((end - begin).as_micros()).unwrap_or(u64::MAX);
         let bytes = std::fs::metadata(&file)?.len();
-        let all: [(&str, Value); 5] = [
-            ("round", round.into()),
-            ("quiet_p50_us", round_quiet.p50_us().into()),
-            ("quiet_p99_us", round_quiet.p99_us().into()),
-            ("backup_us", backup_us.into()),
-            ("backup_bytes", bytes.into()),
-        ];
-        let words = format!(
-            "round {round}: {} bytes in {}\n  without  {} ({} messages)\n  with     {} ({} messages)",
-            count(bytes),
-            duration(backup_us),
-            round_quiet.words(),
-            count(round_quiet.count()),
-            round_busy.words(),
-            count(round_busy.count()),
-        );
-        bench.report.tell("round", fields(all).chain(round_busy.fields()), &words)?;
-        quiet.merge(&round_quiet);
-        busy.merge(&round_busy);
-        ratios.push(ratio(round_busy.p99_us(), round_quiet.p99_us()));
+        let what = format!("{} bytes in {}", count(bytes), duration(backup_us));
+        let own = [("backup_us", backup_us.into()), ("backup_bytes", bytes.into())];
+        compared.tell(bench, round, own, &what)?;
+        rounds.add(&compared, end - calm);
         longest = longest.max(backup_us);
-        measured += end - calm;
     }
-    ratios.sort_by(f64::total_cmp);
-    let middle = ratios.get(ratios.len() / 2).copied().unwrap_or(1.0);
-    let delivered = quiet.count() + busy.count();
-    let all: [(&str, Value); 8] = [
-        ("messages", delivered.into()),
-        ("messages_per_second", rate(delivered, measured).into()),
-        ("durability", bench.durability.into()),
-        ("quiet_p50_us", quiet.p50_us().into()),
-        ("quiet_p99_us", quiet.p99_us().into()),
-        ("p99_ratio", ratio(busy.p99_us(), quiet.p99_us()).into()),
-        ("median_p99_ratio", middle.into()),
-        ("backup_us", longest.into()),
-    ];
-    let words = format!(
-        "\nall rounds, from send to outcome ({}):\n  without  {}\n  with     {}\n  the p99 is {middle:.2} times as long, by the median of the rounds",
-        bench.durability,
-        quiet.words(),
-        busy.words(),
-    );
-    bench.report.tell("result", fields(all).chain(busy.fields()), &words)
+    rounds.tell(bench, [("backup_us", longest.into())])
 }
 
 async fn fill(bench: &Bench, messages: u64) -> anyhow::Result<()> {

@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::Bench;
+use super::compare::Rounds;
 use super::fill::Senders;
-use super::latency::Latency;
 use super::raw::Session;
-use super::report::{self, count, duration, fields, rate, ratio};
+use super::report::{self, duration};
 use super::steady::Load;
 use crate::identity::Identity;
 use crate::time::{Moment, sleep_until};
@@ -45,8 +43,7 @@ pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
     // Who was never here has a smaller mailbox.
     Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
     let who: Vec<Identity> = (0..SENDERS).map(|_| Identity::generate(&*bench.entropy)).collect();
-    let (mut quiet, mut busy) = (Latency::new(), Latency::new());
-    let (mut sweeps, mut ratios, mut measured) = (Vec::new(), Vec::new(), Duration::ZERO);
+    let (mut rounds, mut longest) = (Rounds::new(), 0);
     for round in 1..=plan.rounds {
         let mut senders = Senders::open(bench, &who, away.peer_id()).await?;
         let (calm, begin) = fill(bench, &mut senders, plan.expiring).await?;
@@ -54,38 +51,15 @@ pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
         senders.all_expired().await?;
         let end = bench.clock.now();
         senders.close().await;
-        let (round_quiet, round_busy) = load.between(calm, begin, end).await?;
-        tell_round(bench, round, end - begin, &round_quiet, &round_busy)?;
-        quiet.merge(&round_quiet);
-        busy.merge(&round_busy);
-        sweeps.push(end - begin);
-        ratios.push(ratio(round_busy.p99_us(), round_quiet.p99_us()));
-        measured += end - begin + QUIET;
+        let compared = load.between(calm, begin, end).await?;
+        let sweep_us = u64::try_from((end - begin).as_micros()).unwrap_or(u64::MAX);
+        let what = format!("every sender knew after {}", duration(sweep_us));
+        compared.tell(bench, round, [("sweep_us", sweep_us.into())], &what)?;
+        rounds.add(&compared, end - begin + QUIET);
+        longest = longest.max(sweep_us);
     }
-    // A machine that is busy with something else for a while spoils some rounds, but not the one in the middle.
-    ratios.sort_by(f64::total_cmp);
-    let middle = ratios.get(ratios.len() / 2).copied().unwrap_or(1.0);
-    let sweep_us = sweeps.iter().max().map_or(0, |longest| u64::try_from(longest.as_micros()).unwrap_or(u64::MAX));
-    let delivered = quiet.count() + busy.count();
-    let all: [(&str, Value); 10] = [
-        ("messages", delivered.into()),
-        ("messages_per_second", rate(delivered, measured).into()),
-        ("durability", bench.durability.into()),
-        ("quiet_p50_us", quiet.p50_us().into()),
-        ("quiet_p99_us", quiet.p99_us().into()),
-        ("p50_ratio", ratio(busy.p50_us(), quiet.p50_us()).into()),
-        ("p99_ratio", ratio(busy.p99_us(), quiet.p99_us()).into()),
-        ("median_p99_ratio", middle.into()),
-        ("expired", (plan.expiring * u64::from(plan.rounds)).into()),
-        ("sweep_us", sweep_us.into()),
-    ];
-    let words = format!(
-        "\nall rounds, from send to outcome ({}):\n  without  {}\n  with     {}\n  the p99 is {middle:.2} times as long, by the median of the rounds",
-        bench.durability,
-        quiet.words(),
-        busy.words(),
-    );
-    bench.report.tell("result", fields(all).chain(busy.fields()), &words)
+    let expired = plan.expiring * u64::from(plan.rounds);
+    rounds.tell(bench, [("expired", expired.into()), ("sweep_us", longest.into())])
 }
 
 /// Sends what is to expire. When the measuring of delivery without expiry begins, and when it ends, because all of
@@ -104,23 +78,4 @@ async fn fill(bench: &Bench, senders: &mut Senders, messages: u64) -> anyhow::Re
         senders.all_expired().await?;
         time *= 2;
     }
-}
-
-fn tell_round(bench: &Bench, round: u32, sweep: Duration, quiet: &Latency, busy: &Latency) -> anyhow::Result<()> {
-    let sweep_us = u64::try_from(sweep.as_micros()).unwrap_or(u64::MAX);
-    let all: [(&str, Value); 4] = [
-        ("round", round.into()),
-        ("quiet_p50_us", quiet.p50_us().into()),
-        ("quiet_p99_us", quiet.p99_us().into()),
-        ("sweep_us", sweep_us.into()),
-    ];
-    let words = format!(
-        "round {round}: every sender knew after {}\n  without  {} ({} messages)\n  with     {} ({} messages)",
-        duration(sweep_us),
-        quiet.words(),
-        count(quiet.count()),
-        busy.words(),
-        count(busy.count()),
-    );
-    bench.report.tell("round", fields(all).chain(busy.fields()), &words)
 }

@@ -7,11 +7,13 @@
 //!  fill      senders on raw sessions                            federated over two relays, and over one
 //!  clients   senders and recipients of the library              views     status and first pages, timed
 //!  steady    pairs that send at a steady rate                   backup    delivery while the relay is backed up
-//!  report    what is printed                                    latency   histograms
+//!  compare   delivery with and without something else           latency   histograms
+//!  report    what is printed
 //! ```
 
 mod backup;
 mod clients;
+mod compare;
 mod expiry;
 mod federated;
 mod fill;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Bench;
 use super::clients::Pair;
+use super::compare::Compared;
 use super::latency::Latency;
 use crate::client::{Client, Draft};
 use crate::protocol::Outcome;
@@ -45,12 +46,7 @@ impl Load {
 
     /// How long those messages took that were to be sent between the first two moments, and between the second and
     /// the third. Those before are forgotten.
-    pub(super) async fn between(
-        &mut self,
-        calm: Moment,
-        begin: Moment,
-        end: Moment,
-    ) -> anyhow::Result<(Latency, Latency)> {
+    pub(super) async fn between(&mut self, calm: Moment, begin: Moment, end: Moment) -> anyhow::Result<Compared> {
         let (mut quiet, mut busy) = (Latency::new(), Latency::new());
         for pair in &mut self.pairs {
             while let Some((sent, underway)) = pair.recv().await {
@@ -65,7 +61,7 @@ impl Load {
                 }
             }
         }
-        Ok((quiet, busy))
+        Ok(Compared { quiet, busy })
     }
 }
 
