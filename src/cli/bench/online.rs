@@ -1,7 +1,7 @@
 //! Scenario `online`: pairs of clients, each with a window of messages on their way, from send to outcome.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -91,20 +91,20 @@ pub(super) async fn measure(
         bar: report::progress("sending", messages.unwrap_or_default()),
     };
     let mut workers = JoinSet::new();
-    for pair in pairs {
+    let each: Vec<_> = pairs.iter().map(|_| Arc::new(Mutex::new(Latency::new()))).collect();
+    for (pair, latency) in pairs.iter().zip(&each) {
         for _ in 0..window {
             let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), bench.body.clone()));
-            workers.spawn(work(client, draft, span.clone()));
+            workers.spawn(work(client, draft, span.clone(), latency.clone()));
         }
     }
     sleep_until(&*bench.clock, Some(begin)).await;
     let used = Used::so_far(relays);
     let (mut latency, mut end) = (Latency::new(), begin);
     while let Some(done) = workers.join_next().await {
-        let (worker, last) = done??;
-        latency.merge(&worker);
-        end = end.max(last);
+        end = end.max(done??);
     }
+    each.iter().for_each(|of_pair| latency.merge(&lock(of_pair)));
     let used = Used::so_far(relays).since(&used);
     span.bar.finish_and_clear();
     if latency.count() == 0 {
@@ -113,10 +113,15 @@ pub(super) async fn measure(
     Ok(Measured { latency, took: end - begin, used })
 }
 
-/// Sends one message after the other. How long those took that were sent after the warm-up, and when the last of
-/// them was over.
-async fn work(client: crate::client::Client, draft: Draft, span: Span) -> anyhow::Result<(Latency, Moment)> {
-    let (mut latency, mut last) = (Latency::new(), span.begin);
+/// Sends one message after the other, and enters how long those took that were sent after the warm-up. When the last
+/// of them was over.
+async fn work(
+    client: crate::client::Client,
+    draft: Draft,
+    span: Span,
+    latency: Arc<Mutex<Latency>>,
+) -> anyhow::Result<Moment> {
+    let mut last = span.begin;
     loop {
         let sent = span.clock.now();
         if sent >= span.end {
@@ -132,9 +137,13 @@ async fn work(client: crate::client::Client, draft: Draft, span: Span) -> anyhow
         }
         if counts {
             last = span.clock.now();
-            latency.record(last - sent);
+            lock(&latency).record(last - sent);
             span.bar.inc(1);
         }
     }
-    Ok((latency, last))
+    Ok(last)
+}
+
+fn lock(latency: &Mutex<Latency>) -> MutexGuard<'_, Latency> {
+    latency.lock().unwrap_or_else(PoisonError::into_inner)
 }
