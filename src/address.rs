@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::id::{IdError, PeerId, RelayId};
 
@@ -74,14 +75,15 @@ impl FromStr for HostPort {
 pub struct RelayAddress {
     /// The key that the relay must prove to hold.
     pub relay: RelayId,
-    hosts: Vec<HostPort>,
+    /// Shared: an address is cloned with every message.
+    hosts: Arc<[HostPort]>,
 }
 
 impl RelayAddress {
     /// A relay that listens at one place.
     #[must_use]
     pub fn new(relay: RelayId, host: HostPort) -> Self {
-        Self { relay, hosts: vec![host] }
+        Self { relay, hosts: [host].into() }
     }
 
     /// The places it listens at, one at least, in the order to try them.
@@ -102,10 +104,8 @@ impl RelayAddress {
 
     /// Puts these places before all others.
     pub fn prefer(&mut self, hosts: &[HostPort]) {
-        let mut hosts = hosts.to_vec();
-        hosts.extend(self.hosts.drain(..).filter(|host| !hosts.contains(host)).collect::<Vec<_>>());
-        hosts.truncate(MAX_HOSTS);
-        self.hosts = hosts;
+        let others = self.hosts.iter().filter(|host| !hosts.contains(host));
+        self.hosts = hosts.iter().chain(others).take(MAX_HOSTS).cloned().collect();
     }
 
     /// The address of a peer whose home is this relay.
@@ -294,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_address_is_read_back(key in any::<[u8; 32]>(), hosts in prop::collection::vec(host(), 1..=MAX_HOSTS)) {
-            let address = RelayAddress { relay: RelayId::from_bytes(key), hosts };
+            let address = RelayAddress { relay: RelayId::from_bytes(key), hosts: hosts.into() };
             prop_assert_eq!(address.to_string().parse(), Ok(address.clone()));
             let peer = address.peer(PeerId::from_bytes(key));
             prop_assert_eq!(peer.to_string().parse(), Ok(peer));

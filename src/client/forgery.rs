@@ -50,7 +50,7 @@ mod tests {
     use crate::time::Clock as _;
 
     fn forged(number: u64) -> Header {
-        Header { id: MessageId::new(number, &[0; 10]), ..*sample(1, b"").header() }
+        Header { id: MessageId::new(number, &[0; 10]), ..sample(1, b"").header() }
     }
 
     fn told(event: Option<Event>) -> Option<(MessageId, u64)> {

@@ -254,7 +254,7 @@ impl Receiving {
     fn arrive(&mut self, message: MsgN, way: Way) -> Result<Option<Incoming>, TransportError> {
         let bad = |what| TransportError::from(WireError::BadValue { frame: FrameType::MsgN, what });
         let envelope = Envelope::parse(message.envelope).map_err(|_| bad("the envelope does not parse"))?;
-        let header = *envelope.header();
+        let header = envelope.header();
         if header.recipient != self.me {
             return Err(bad("a message for somebody else"));
         }

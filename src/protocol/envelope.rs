@@ -26,14 +26,24 @@ use crate::time::{UnixMillis, millis};
 /// Bytes in front of the body.
 pub const HEADER_BYTES: usize = 145;
 
+/// Where its fields begin.
+const SENDER: usize = 1;
+const RELAY: usize = 33;
+const RECIPIENT: usize = 65;
+const ID: usize = 97;
+const LANE: usize = 113;
+const N: usize = 121;
+const CREATED: usize = 129;
+const TTL: usize = 137;
+
 /// What an Ed25519 signature over an envelope starts with, so that it can never be one over something else.
 pub const SIGNATURE_LABEL: &[u8] = b"posthouse envelope 1\0";
 
 /// A message in the form in which it travels. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
+    /// Checked: a whole header with its numbers in range, and the body.
     bytes: Bytes,
-    header: Header,
 }
 
 /// The fields of an envelope, without the body.
@@ -58,11 +68,55 @@ pub struct Header {
 }
 
 impl Header {
+    /// Reads the beginning of an envelope.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`], as [`Envelope::parse`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        if bytes.len() < HEADER_BYTES {
+            return Err(EnvelopeError::Short(bytes.len()));
+        }
+        let [version] = field(bytes, 0);
+        if version != 1 {
+            return Err(EnvelopeError::Version(version));
+        }
+        let in_range = |at, name| match u64::from_be_bytes(field(bytes, at)) {
+            value if value <= MAX_INTEGER => Ok(()),
+            _ => Err(EnvelopeError::Range(name)),
+        };
+        in_range(N, "n")?;
+        in_range(CREATED, "creation time")?;
+        in_range(TTL, "lifetime")?;
+        let header = Self::read(bytes);
+        if header.n == 0 { Err(EnvelopeError::Range("n")) } else { Ok(header) }
+    }
+
+    #[inline]
+    fn read(bytes: &[u8]) -> Self {
+        let number = |at| u64::from_be_bytes(field(bytes, at));
+        Self {
+            sender: PeerId::from_bytes(field(bytes, SENDER)),
+            relay: RelayId::from_bytes(field(bytes, RELAY)),
+            recipient: PeerId::from_bytes(field(bytes, RECIPIENT)),
+            id: MessageId::from_bytes(field(bytes, ID)),
+            lane: LaneId(number(LANE)),
+            n: number(N),
+            created: UnixMillis(number(CREATED)),
+            ttl: Duration::from_millis(number(TTL)),
+        }
+    }
+
     /// The lane together with its pair.
     #[must_use]
     pub const fn lane_key(&self) -> LaneKey {
         LaneKey { pair: Pair { sender: self.sender, recipient: self.recipient }, lane: self.lane }
     }
+}
+
+/// The field at this offset of a header that is whole.
+#[inline]
+fn field<const BYTES: usize>(bytes: &[u8], at: usize) -> [u8; BYTES] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; BYTES])
 }
 
 /// Why bytes are no envelope.
@@ -94,7 +148,7 @@ impl Envelope {
         bytes.put_u64(header.created.0);
         bytes.put_u64(millis(header.ttl));
         bytes.put_slice(body);
-        Self { bytes: bytes.freeze(), header }
+        Self { bytes: bytes.freeze() }
     }
 
     /// Reads a message that somebody else wrote.
@@ -102,50 +156,27 @@ impl Envelope {
     /// # Errors
     /// [`EnvelopeError`]: always the writer's fault.
     pub fn parse(bytes: Bytes) -> Result<Self, EnvelopeError> {
-        let short = || EnvelopeError::Short(bytes.len());
-        let (header, _) = bytes.split_at_checked(HEADER_BYTES).ok_or_else(short)?;
-        let (version, rest) = take::<1>(header).ok_or_else(short)?;
-        if version != [1] {
-            return Err(EnvelopeError::Version(version[0]));
-        }
-        let (sender, rest) = take(rest).ok_or_else(short)?;
-        let (relay, rest) = take(rest).ok_or_else(short)?;
-        let (recipient, rest) = take(rest).ok_or_else(short)?;
-        let (id, rest) = take(rest).ok_or_else(short)?;
-        let (lane, rest) = take(rest).ok_or_else(short)?;
-        let (n, rest) = take(rest).ok_or_else(short)?;
-        let (created, rest) = take(rest).ok_or_else(short)?;
-        let (ttl, _) = take(rest).ok_or_else(short)?;
-        let number = |bytes, name| match u64::from_be_bytes(bytes) {
-            value if value <= MAX_INTEGER => Ok(value),
-            _ => Err(EnvelopeError::Range(name)),
-        };
-        let header = Header {
-            sender: PeerId::from_bytes(sender),
-            relay: RelayId::from_bytes(relay),
-            recipient: PeerId::from_bytes(recipient),
-            id: MessageId::from_bytes(id),
-            lane: LaneId(u64::from_be_bytes(lane)),
-            n: number(n, "n")?,
-            created: UnixMillis(number(created, "creation time")?),
-            ttl: Duration::from_millis(number(ttl, "lifetime")?),
-        };
-        if header.n == 0 {
-            return Err(EnvelopeError::Range("n"));
-        }
-        Ok(Self { bytes, header })
+        Header::parse(&bytes)?;
+        Ok(Self { bytes })
     }
 
-    /// Who, to whom, and where in its lane.
+    /// Who, to whom, and where in its lane: read from the bytes each time, so that an envelope is small.
+    #[inline]
     #[must_use]
-    pub const fn header(&self) -> &Header {
-        &self.header
+    pub fn header(&self) -> Header {
+        Header::read(&self.bytes)
     }
 
     /// What the application gave to be sent.
     #[must_use]
     pub fn body(&self) -> Bytes {
         self.bytes.slice(HEADER_BYTES..)
+    }
+
+    /// Bytes of the body.
+    #[must_use]
+    pub const fn body_bytes(&self) -> usize {
+        self.bytes.len() - HEADER_BYTES
     }
 
     /// All of it, as it travels.
@@ -166,10 +197,6 @@ impl std::fmt::Debug for Envelope {
         let header = self.header();
         write!(f, "Envelope({} {}/{}, {} bytes)", header.id, header.lane, header.n, self.bytes.len())
     }
-}
-
-fn take<const N: usize>(bytes: &[u8]) -> Option<([u8; N], &[u8])> {
-    bytes.split_first_chunk().map(|(field, rest)| (*field, rest))
 }
 
 #[cfg(test)]
@@ -281,7 +308,7 @@ pub(crate) mod tests {
                 }
             }
             if let Ok(envelope) = Envelope::parse(bytes.clone().into()) {
-                let again = Envelope::new(*envelope.header(), &envelope.body());
+                let again = Envelope::new(envelope.header(), &envelope.body());
                 prop_assert_eq!(&again.bytes()[..], &bytes[..]);
             }
         }

@@ -4,6 +4,7 @@
 //! so R:HELLO is 0x0103 and A:HELLO 0x0203. From 0x8000 on a type may be skipped by who does not know it.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::error::WireError;
 use super::lane::{CloseA, CloseR, WhereA, WhereR};
@@ -116,7 +117,7 @@ frames! {
 }
 
 fn parse<'de, T: Deserialize<'de>>(frame: FrameType, content: &'de [u8]) -> Result<T, WireError> {
-    let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(content));
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(content);
     decoder.set_max_depth(MAX_DEPTH);
     let malformed = |detail: String| WireError::Malformed { frame, detail };
     // A content that is no map could still fill a struct as a list: refuse it by its first byte.
@@ -124,10 +125,11 @@ fn parse<'de, T: Deserialize<'de>>(frame: FrameType, content: &'de [u8]) -> Resu
         return Err(malformed("the content is not a map".to_owned()));
     }
     let value = T::deserialize(&mut decoder).map_err(|error| malformed(error.to_string()))?;
-    if decoder.position() != content.len() as u64 {
-        return Err(malformed("bytes follow the map".to_owned()));
+    // The decoder does not say where it is; but at the end alone there is no further marker to read.
+    match IgnoredAny::deserialize(&mut decoder) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err(malformed("bytes follow the map".to_owned())),
     }
-    Ok(value)
 }
 
 const REVERSED: &str = "a range of numbers starts at 1 and is not reversed";

@@ -93,7 +93,7 @@ impl fmt::Display for Letter<'_> {
         let header = envelope.header();
         let (from, to) = (header.sender.short(), header.recipient.short());
         let signed = if self.1 { ", signed" } else { "" };
-        write!(f, "message {} from {from} to {to}, {} B{signed}", header.n, envelope.body().len())
+        write!(f, "message {} from {from} to {to}, {} B{signed}", header.n, envelope.body_bytes())
     }
 }
 

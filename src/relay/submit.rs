@@ -165,7 +165,7 @@ fn receive_message(
 ) -> Result<(), End> {
     let bad = |what| WireError::BadValue { frame: FrameType::MsgR, what };
     let envelope = Envelope::parse(message.envelope).map_err(|_| bad("the envelope does not parse"))?;
-    let header = *envelope.header();
+    let header = envelope.header();
     let (lane, n) = (header.lane_key(), header.n);
     // A peer may send on nobody's lanes but its own; its rows are under its own name in any case.
     if header.sender != session.peer && !session.is_relay {
@@ -195,7 +195,7 @@ fn receive_message(
     let home = message.home.as_deref().map(str::parse::<RelayAddress>).transpose().map_err(bad)?;
     let home = home.filter(|home| home.relay != session.node.id);
     let mut refuse = refusal((session, limits), &header, &message.signature, home.as_ref());
-    if envelope.body().len() > limits.body_bytes {
+    if envelope.body_bytes() > limits.body_bytes {
         refuse = refuse.or(Some(RejectReason::TooLarge));
     }
     let forward = match home.filter(|_| refuse.is_none()) {

@@ -149,7 +149,6 @@ pub struct Fence {
 }
 
 /// One step of a batch.
-#[expect(clippy::large_enum_variant, reason = "nearly every step is a message")]
 #[derive(Debug, Clone)]
 pub enum Op {
     /// A session begins: every older one of this peer and device is fenced off, the mailbox is made if there

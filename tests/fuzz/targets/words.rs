@@ -9,7 +9,7 @@ use posthouse::protocol::Envelope;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(envelope) = Envelope::parse(Bytes::copy_from_slice(data)) {
-        assert_eq!(Envelope::new(*envelope.header(), &envelope.body()).bytes(), data);
+        assert_eq!(Envelope::new(envelope.header(), &envelope.body()).bytes(), data);
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(id) = text.parse::<PeerId>() {

@@ -84,7 +84,7 @@ pub(crate) fn message(request: u64, from: u8, to: u8, lane: u64, n: u64, body: &
 /// A message as a relay forwards it, signed by its sender.
 pub(crate) fn forwarded(request: u64, from: &Identity, relay: u8, lane: u64, n: u64) -> MsgR {
     let plain = message(request, 1, 2, lane, n, b"x");
-    let header = *Envelope::parse(plain.envelope.clone()).unwrap().header();
+    let header = Envelope::parse(plain.envelope.clone()).unwrap().header();
     let header = Header { sender: from.peer_id(), relay: who(relay).relay_id(), ..header };
     let envelope = Envelope::new(header, b"x");
     let signature = Some(from.sign(&envelope.signed_bytes()));

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use redb::ReadableTable;
 
 use super::super::fault::Fault;
@@ -15,7 +14,7 @@ use super::work::Work;
 use crate::delivery::lane::append;
 use crate::id::PeerId;
 use crate::measure::Lengths;
-use crate::protocol::{Envelope, Exception, HEADER_BYTES, Header, Outcome, RejectReason, Taken, Verdict};
+use crate::protocol::{Exception, Header, Outcome, RejectReason, Taken, Verdict};
 use crate::ranges::Ranges;
 use crate::store::{Counted, Settled};
 use crate::time::UnixMillis;
@@ -248,8 +247,6 @@ impl Books<'_, '_> {
 /// What has to be known of a message that leaves. Its body is of no interest any more: it is not copied.
 fn read(content: &[u8]) -> Result<(MessageRow, Header, u64), Fault> {
     let (row, envelope) = MessageRow::decode(content)?;
-    let head = envelope.get(..HEADER_BYTES).unwrap_or(envelope);
-    let head = Envelope::parse(Bytes::copy_from_slice(head));
-    let head = head.map_err(|error| Fault::corrupt(error.to_string()))?;
-    Ok((row, *head.header(), envelope.len() as u64))
+    let header = Header::parse(envelope).map_err(|error| Fault::corrupt(error.to_string()))?;
+    Ok((row, header, envelope.len() as u64))
 }

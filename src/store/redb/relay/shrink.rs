@@ -84,7 +84,7 @@ mod tests {
         store.submit(fence(2, 1), vec![Op::Open { remote: remote(1), invitation: None }]).await.unwrap();
         let large = |n| {
             let append = message(lane(1, 2, 1), n);
-            Op::Append(Append { envelope: Envelope::new(*append.envelope.header(), &[7; 1 << 20]), ..append })
+            Op::Append(Append { envelope: Envelope::new(append.envelope.header(), &[7; 1 << 20]), ..append })
         };
         for n in 1..=100 {
             store.submit(fence(1, 1), vec![large(n)]).await.unwrap();

@@ -33,7 +33,7 @@ async fn run(pairs: u8, depth: usize, batch: u64, rounds: u64) {
                     let appends = (1..=batch).map(|n| {
                         let n = round * batch + n;
                         let append = message(key, n);
-                        let envelope = Envelope::new(*append.envelope.header(), &[n as u8; 300]);
+                        let envelope = Envelope::new(append.envelope.header(), &[n as u8; 300]);
                         Op::Append(Append { envelope, ..append })
                     });
                     flying.push_back(store.submit(fence(from, 1), appends.collect()));
@@ -91,7 +91,7 @@ async fn repair(messages: u64) {
     for n in 1..=messages / 100 {
         let batch = (0..100).map(|to| {
             let append = message(lane(200, to, 1), n);
-            let envelope = Envelope::new(*append.envelope.header(), &[n as u8; 300]);
+            let envelope = Envelope::new(append.envelope.header(), &[n as u8; 300]);
             Op::Append(Append { envelope, ..append })
         });
         drop(store.submit(fence(200, 1), batch.collect()));
