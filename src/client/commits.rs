@@ -35,7 +35,7 @@ pub(super) enum After {
     /// Messages did not: the store failed, and whoever sent them is told.
     NotSent { entries: Vec<(Entry, Arc<Letter>)> },
     /// A message left the outbox.
-    Resolved { key: u64, receipt: Receipt, outcome: KeptOutcome },
+    Resolved { key: u64, receipt: Receipt, outcome: Arc<KeptOutcome> },
     /// The relay's store is noted.
     Remembered,
     /// The application's answer to a message is in the inbox.
@@ -50,11 +50,20 @@ struct Batch {
     after: Vec<After>,
 }
 
+/// A batch that the store is busy with.
+struct Flying {
+    reply: Reply<()>,
+    /// What it was told, rows of the inbox included.
+    changes: Arc<Vec<Change>>,
+    rows: BTreeSet<(PeerId, LaneId)>,
+    after: Vec<After>,
+}
+
 /// See the head of this file.
 pub(super) struct Commits {
     store: ClientStore,
     open: Batch,
-    flying: VecDeque<(Reply<()>, Batch)>,
+    flying: VecDeque<Flying>,
     paused: Option<Moment>,
 }
 
@@ -99,13 +108,14 @@ impl Commits {
             return;
         }
         self.paused = None;
-        let batch = std::mem::take(&mut self.open);
+        let Batch { mut changes, rows, after } = std::mem::take(&mut self.open);
         let row = |(sender, lane): &(PeerId, LaneId)| {
             inbox.row(*sender, *lane).map(|row| Change::Answered(*sender, *lane, row.clone()))
         };
-        let rows = batch.rows.iter().filter_map(row);
-        let changes: Vec<Change> = batch.changes.iter().cloned().chain(rows).collect();
-        self.flying.push_back((self.store.commit(changes), batch));
+        changes.extend(rows.iter().filter_map(row));
+        let changes = Arc::new(changes);
+        let reply = self.store.commit(changes.clone());
+        self.flying.push_back(Flying { reply, changes, rows, after });
     }
 
     fn is_open_empty(&self) -> bool {
@@ -117,9 +127,9 @@ impl Commits {
     /// # Errors
     /// If the store cannot be used any more.
     pub(super) async fn done(&mut self, now: impl Fn() -> Moment) -> Result<Vec<After>, StoreError> {
-        let Some((reply, _)) = self.flying.front_mut() else { return std::future::pending().await };
-        let result = reply.await;
-        let Some((_, batch)) = self.flying.pop_front() else { return Ok(Vec::new()) };
+        let Some(oldest) = self.flying.front_mut() else { return std::future::pending().await };
+        let result = (&mut oldest.reply).await;
+        let Some(batch) = self.flying.pop_front() else { return Ok(Vec::new()) };
         match result {
             Ok(()) => Ok(batch.after),
             Err(error @ (StoreError::Fatal(_) | StoreError::Closed)) => Err(error),
@@ -133,9 +143,10 @@ impl Commits {
     }
 
     /// Puts a failed batch in front of what has gathered since, but for new messages.
-    fn again(&mut self, failed: Batch, error: &StoreError) {
+    fn again(&mut self, failed: Flying, error: &StoreError) {
         let later = std::mem::take(&mut self.open);
-        self.open.changes = failed.changes.into_iter().filter(|change| !matches!(change, Change::Keep(..))).collect();
+        let again = |change: &&Change| !matches!(change, Change::Keep(..) | Change::Answered(..));
+        self.open.changes = failed.changes.iter().filter(again).cloned().collect();
         self.open.changes.extend(later.changes);
         self.open.rows = failed.rows;
         self.open.rows.extend(later.rows);

@@ -1,13 +1,13 @@
 //! The client's one task: everything that happens passes through here, one thing at a time.
 //!
-//! Each turn takes one event (a command, an answer of the application, a finished commit, frames, a timeout),
-//! lets the two halves change, hands their changes to the store, and sends what may go out.
+//! Each turn takes what there is (commands, answers of the application, finished commits, frames, timeouts), lets
+//! the two halves change, hands their changes to the store, and sends what may go out.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
@@ -15,6 +15,7 @@ use super::event::{Connection, Event, EventQueue, Seen};
 use super::message::Answered;
 use super::receiving::Receiving;
 use super::sending::Sending;
+use super::state::{Doubt, News, STALE_ATTEMPT, State};
 use super::{Command, Stop};
 use crate::address::RelayAddress;
 use crate::delivery::Backoff;
@@ -23,7 +24,7 @@ use crate::protocol::{CloseCode, Frame, HelloR, NopN};
 use crate::random::SharedEntropy;
 use crate::store::StoreError;
 use crate::store::redb::client::Change;
-use crate::time::{Alarm, Moment, SharedClock, sleep_until};
+use crate::time::{Alarm, Moment, SharedClock};
 use crate::transport::{ClientEndpoint, CloseReason, FrameSender, TransportError};
 
 /// The first and the longest wait between attempts to connect.
@@ -50,47 +51,55 @@ const TURN_COMMANDS: usize = 256;
 /// Frames taken in one turn.
 const TURN_FRAMES: usize = 1024;
 
-/// How long a relay that is said to be started anew may say nothing before its connection counts as lost, at
-/// least; three round trips if those are longer. A lost connection that is full of unacknowledged data sends
-/// nothing that a restarted relay could answer until its next probe, and that may be many seconds off.
-const DOUBT: Duration = Duration::from_millis(500);
+/// Inputs taken in one turn.
+const TURN_INPUTS: usize = 32;
 
-/// An attempt to connect that lasts so long has to begin anew once the relay says that it is back: its next
-/// packet may be two seconds off.
-const STALE_ATTEMPT: Duration = Duration::from_secs(1);
-
-type Connecting = Pin<Box<dyn Future<Output = Result<Box<Link>, LinkError>> + Send>>;
-
-enum State {
-    /// Until then.
-    Waiting(Moment),
-    Connecting {
-        attempt: Connecting,
-        since: Moment,
-    },
-    Up {
-        link: Box<Link>,
-        since: Moment,
-        doubt: Option<Doubt>,
-    },
-    /// For good.
-    Stopped,
+/// Something for the driver to take up.
+enum Input {
+    /// They lie in [`Course::commands`]; none once there can be no more.
+    Commands,
+    Answered(Answered),
+    Seen(Seen),
+    PageWanted(u64),
+    Durable(Result<Vec<After>, StoreError>),
+    Letters(Result<(), StoreError>),
+    HandedOut,
+    News(News),
+    Woken(SocketAddr),
+    Writable,
+    Timeout,
 }
 
-/// The relay is said to be started anew; the connection is lost if nothing more comes on it.
-#[derive(Debug, Clone, Copy)]
-struct Doubt {
+/// What the driver is in the middle of.
+struct Course {
+    state: State,
+    backoff: Backoff,
+    closing: Option<Closing>,
+    commands: Vec<Command>,
+    /// A stream that has no room, and something waits for it.
+    blocked: Option<FrameSender>,
+    timeout: Option<Moment>,
+    alarm: Alarm,
+    forget_at: Moment,
+}
+
+/// The application closed the client.
+struct Closing {
     until: Moment,
-    /// Datagrams that had come.
-    received: u64,
+    /// Told once the client is closed.
+    done: Option<oneshot::Sender<()>>,
 }
 
-/// What happened to the connection.
-enum News {
-    Due,
-    Connected(Result<Box<Link>, LinkError>),
-    Frame(Stream, Frame),
-    Lost(TransportError),
+/// Why a turn cannot go on.
+enum Failure {
+    Link(LinkError),
+    Store(StoreError),
+}
+
+impl<E: Into<LinkError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Link(error.into())
+    }
 }
 
 pub(super) struct Driver {
@@ -115,77 +124,150 @@ pub(super) struct Driver {
 impl Driver {
     /// Runs until the client is closed or its store fails.
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
-        let mut state = self.connect();
-        let mut closing: Option<(Moment, Vec<oneshot::Sender<()>>)> = None;
-        let mut forget_at = self.clock.now();
-        let mut alarm = Alarm::default();
-        let mut commands = Vec::new();
-        let ended = loop {
-            let now = self.clock.now();
-            if forget_at <= now {
-                self.receiving.forget_silent(&mut self.commits);
-                forget_at = now + FORGET_PAUSE;
-            }
-            let blocked = match self.turn(&mut state, closing.is_some()) {
-                Ok(blocked) => blocked,
-                Err(error) => {
-                    state = self.lost(&state, &error, &mut backoff);
+        let mut course = Course {
+            state: self.connect(),
+            backoff: Backoff::new(RECONNECT.0, RECONNECT.1),
+            closing: None,
+            commands: Vec::new(),
+            blocked: None,
+            timeout: None,
+            alarm: Alarm::default(),
+            forget_at: self.clock.now(),
+        };
+        let failed = loop {
+            match self.turn(&mut course) {
+                Ok(false) => {}
+                Ok(true) => break None,
+                Err(Failure::Store(error)) => break Some(error),
+                Err(Failure::Link(error)) => {
+                    self.lost(&mut course, &error);
                     continue;
                 }
-            };
-            if let Some((until, _)) = &closing
-                && (*until <= now || self.is_finished(&state))
-            {
-                break None;
             }
-            if state.is_lost(now) {
-                state = self.lost(&state, &LinkError::Restarted, &mut backoff);
-                continue;
-            }
-            let until = closing.as_ref().map(|(until, _)| *until).into_iter().chain(state.doubted_until()).min();
-            let timeout = self.next_timeout(until, forget_at);
-            let clock = self.clock.clone();
-            let room = self.events.has_room();
-            tokio::select! {
-                biased;
-                count = self.commands.recv_many(&mut commands, TURN_COMMANDS), if closing.is_none() => {
-                    let close = commands.drain(..).find_map(|command| self.command(command));
-                    if close.is_some() || count == 0 {
-                        closing = Some((self.begin_closing(), close.into_iter().collect()));
-                    }
-                }
-                Some(answered) = self.answers.recv() => self.answered(answered),
-                Some(seen) = self.seen.recv() => self.seen(seen),
-                Some(reader) = self.pages_wanted.recv() => if let Err(error) = self.receiving.turn_page(reader) {
-                    state = self.lost(&state, &error.into(), &mut backoff);
-                },
-                done = self.commits.done(|| clock.now()) => match done {
-                    Ok(after) => self.durable(after),
-                    Err(error) => break Some(error),
-                },
-                letters = self.sending.letters() => match letters {
-                    Ok(()) => {}
-                    // They are asked for again at once: not as fast as a failing disk can say no.
-                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(READ_PAUSE).await,
-                    Err(error) => break Some(error),
-                },
-                () = self.receiving.hand_out() => {}
-                news = state.next(&*clock), if room => match self.news(&mut state, news) {
-                    Ok(()) => {}
-                    Err(error) => state = self.lost(&state, &error, &mut backoff),
-                },
-                caller = self.endpoint.woken() => {
-                    tracing::debug!(%caller, "the relay says that it was started anew");
-                    self.woken(&mut state, &mut backoff);
-                }
-                () = writable(blocked.as_ref()), if blocked.is_some() => {}
-                () = alarm.ring(&*clock, timeout) => self.on_timeout(),
+            if let Err(error) = self.listen(&mut course).await {
+                break Some(error);
             }
         };
-        self.end(state, ended).await;
-        for done in closing.into_iter().flat_map(|(_, waiting)| waiting) {
-            done.send(()).ok();
+        self.end(course, failed).await;
+    }
+
+    /// Does all that can be done now. True if a client that is being closed is done.
+    fn turn(&mut self, course: &mut Course) -> Result<bool, Failure> {
+        let now = self.clock.now();
+        if course.forget_at <= now {
+            self.receiving.forget_silent(&mut self.commits);
+            course.forget_at = now + FORGET_PAUSE;
+        }
+        loop {
+            if self.sending.carry_out(&mut self.commits, &mut self.events) {
+                return Err(LinkError::Silent.into());
+            }
+            self.commits.submit(now, self.receiving.inbox());
+            // A store in memory is done at once, and what follows from that belongs to this turn.
+            match self.commits.done(|| now).now_or_never() {
+                Some(after) => self.durable(after.map_err(Failure::Store)?),
+                None => break,
+            }
+        }
+        if self.events.has_room_for_noise()
+            && let Some(event) = self.receiving.forgeries().take(now)
+        {
+            tracing::warn!(?event, "forged messages were refused");
+            self.events.tell(event);
+        }
+        course.blocked = None;
+        if let State::Up { link, .. } = &course.state {
+            course.blocked = self.receiving.transmit(link, course.closing.is_some())?;
+            if !self.sending.transmit(link, &self.commits)? {
+                course.blocked = Some(link.submit.clone());
+            }
+        }
+        if let Some(closing) = &course.closing
+            && (closing.until <= now || self.is_finished(&course.state))
+        {
+            return Ok(true);
+        }
+        if course.state.is_lost(now) {
+            return Err(LinkError::Restarted.into());
+        }
+        course.timeout = self.next_timeout(course);
+        Ok(false)
+    }
+
+    /// Waits for something to happen, and takes up all that has happened then.
+    async fn listen(&mut self, course: &mut Course) -> Result<(), StoreError> {
+        let mut input = self.input(course).await;
+        // Whoever else can run now may have more for this turn, and a turn costs about the same for one as for many.
+        tokio::task::yield_now().await;
+        for _ in 0..TURN_INPUTS {
+            self.take(input, course).await?;
+            match self.input(course).now_or_never() {
+                Some(next) => input = next,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, input: Input, course: &mut Course) -> Result<(), StoreError> {
+        match input {
+            Input::Commands => {
+                let none = course.commands.is_empty();
+                let close = course.commands.drain(..).find_map(|command| self.command(command));
+                if close.is_some() || none {
+                    course.closing = Some(self.begin_closing(close));
+                }
+            }
+            Input::Answered(answered) => self.answered(answered),
+            Input::Seen(seen) => self.seen(seen),
+            Input::PageWanted(reader) => {
+                if let Err(error) = self.receiving.turn_page(reader) {
+                    self.lost(course, &error.into());
+                }
+            }
+            Input::Durable(after) => self.durable(after?),
+            // They are asked for again at once: not as fast as a failing disk can say no.
+            Input::Letters(Err(StoreError::Unavailable(_))) => tokio::time::sleep(READ_PAUSE).await,
+            Input::Letters(letters) => letters?,
+            Input::HandedOut => {}
+            Input::News(news) => {
+                if let Err(error) = self.news(course, news) {
+                    self.lost(course, &error);
+                }
+            }
+            Input::Woken(caller) => {
+                tracing::debug!(%caller, "the relay says that it was started anew");
+                self.woken(course);
+            }
+            Input::Writable => course.blocked = None,
+            Input::Timeout => {
+                course.timeout = None;
+                self.on_timeout();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next of all that may happen.
+    ///
+    /// Cancel-safe.
+    async fn input(&mut self, course: &mut Course) -> Input {
+        let clock = self.clock.clone();
+        let room = self.events.has_room();
+        let Course { state, closing, commands, blocked, timeout, alarm, .. } = course;
+        tokio::select! {
+            biased;
+            _ = self.commands.recv_many(commands, TURN_COMMANDS), if closing.is_none() => Input::Commands,
+            Some(answered) = self.answers.recv() => Input::Answered(answered),
+            Some(seen) = self.seen.recv() => Input::Seen(seen),
+            Some(reader) = self.pages_wanted.recv() => Input::PageWanted(reader),
+            done = self.commits.done(|| clock.now()) => Input::Durable(done),
+            letters = self.sending.letters() => Input::Letters(letters),
+            () = self.receiving.hand_out() => Input::HandedOut,
+            news = state.next(&*clock), if room => Input::News(news),
+            caller = self.endpoint.woken() => Input::Woken(caller),
+            () = writable(blocked.as_ref()), if blocked.is_some() => Input::Writable,
+            () = alarm.ring(&*clock, *timeout) => Input::Timeout,
         }
     }
 
@@ -197,33 +279,12 @@ impl Driver {
         State::Connecting { attempt, since: self.clock.now() }
     }
 
-    /// Does all that can be done now. The stream to wait for, if one has no room.
-    fn turn(&mut self, state: &mut State, closing: bool) -> Result<Option<FrameSender>, LinkError> {
-        if self.sending.carry_out(&mut self.commits, &mut self.events) {
-            return Err(LinkError::Silent);
-        }
-        if self.events.has_room_for_noise()
-            && let Some(event) = self.receiving.forgeries().take(self.clock.now())
-        {
-            tracing::warn!(?event, "forged messages were refused");
-            self.events.tell(event);
-        }
-        let mut blocked = None;
-        if let State::Up { link, .. } = state {
-            blocked = self.receiving.transmit(link, closing)?;
-            if !self.sending.transmit(link, &self.commits)? {
-                blocked = Some(link.submit.clone());
-            }
-        }
-        self.commits.submit(self.clock.now(), self.receiving.inbox());
-        Ok(blocked)
-    }
-
-    fn next_timeout(&mut self, closing: Option<Moment>, forget_at: Moment) -> Option<Moment> {
-        let timeouts =
-            [self.sending.next_timeout(), self.receiving.next_timeout(), self.commits.next_timeout(), closing];
+    fn next_timeout(&mut self, course: &Course) -> Option<Moment> {
+        let closing = course.closing.as_ref().map(|closing| closing.until);
+        let own = [self.sending.next_timeout(), self.receiving.next_timeout(), self.commits.next_timeout()];
         let forgeries = self.receiving.forgeries().next_timeout().filter(|_| self.events.has_room_for_noise());
-        timeouts.into_iter().flatten().chain(forgeries).chain([forget_at]).min()
+        let others = [closing, course.state.doubted_until(), forgeries, Some(course.forget_at)];
+        own.into_iter().chain(others).flatten().min()
     }
 
     fn on_timeout(&mut self) {
@@ -283,9 +344,9 @@ impl Driver {
         }
     }
 
-    fn news(&mut self, state: &mut State, news: News) -> Result<(), LinkError> {
+    fn news(&mut self, course: &mut Course, news: News) -> Result<(), LinkError> {
         match news {
-            News::Due => *state = self.connect(),
+            News::Due => course.state = self.connect(),
             News::Connected(link) => {
                 let link = link?;
                 self.sending.connected(&link);
@@ -293,11 +354,11 @@ impl Driver {
                 let status = link.hello.status.clone();
                 self.connection.send_replace(Connection::Open { status: status.clone() });
                 self.events.tell(Event::Connected { status });
-                *state = State::Up { link, since: self.clock.now(), doubt: None };
+                course.state = State::Up { link, since: self.clock.now(), doubt: None };
             }
             News::Lost(error) => return Err(error.into()),
             News::Frame(stream, frame) => {
-                let State::Up { link, .. } = state else { return Ok(()) };
+                let State::Up { link, .. } = &mut course.state else { return Ok(()) };
                 link.hand_over((stream, frame), TURN_FRAMES, |stream, frame| self.receive(stream, frame))?;
             }
         }
@@ -314,8 +375,9 @@ impl Driver {
     }
 
     /// The session is over, or did not begin.
-    fn lost(&mut self, state: &State, error: &LinkError, backoff: &mut Backoff) -> State {
+    fn lost(&mut self, course: &mut Course, error: &LinkError) {
         let now = self.clock.now();
+        let Course { state, backoff, .. } = course;
         if let State::Up { link, since, .. } = state {
             if now - *since >= GOOD_SESSION {
                 backoff.reset();
@@ -339,7 +401,8 @@ impl Driver {
             self.connection.send_replace(Connection::Stopped(stop));
             self.receiving.stop();
             self.events.tell(Event::Stopped { reason });
-            return State::Stopped;
+            *state = State::Stopped;
+            return;
         }
         if matches!(error, LinkError::Restarted | LinkError::Transport(TransportError::Closed(CloseReason::Reset))) {
             // It was restarted, so it is there.
@@ -355,20 +418,18 @@ impl Driver {
         tracing::debug!(%reason, ?retry_in, "not connected");
         self.connection.send_replace(Connection::Lost { reason: reason.clone(), retry_in });
         self.events.tell(Event::Disconnected { reason, retry_in });
-        State::Waiting(now + retry_in)
+        *state = State::Waiting(now + retry_in);
     }
 
     /// The relay says that it was started anew. Anybody could say so, so it only makes us look.
-    fn woken(&self, state: &mut State, backoff: &mut Backoff) {
+    fn woken(&self, course: &mut Course) {
         let now = self.clock.now();
+        let Course { state, backoff, .. } = course;
         match state {
             State::Up { link, doubt, .. } => {
                 // On a lost connection the answer is a reset, and that ends it. A full stream is busy enough.
                 drop(link.submit.try_send(&NopN {}.into()));
-                doubt.get_or_insert(Doubt {
-                    until: now + DOUBT.max(3 * link.connection.rtt()),
-                    received: link.connection.datagrams_received(),
-                });
+                doubt.get_or_insert(Doubt::about(link, now));
             }
             State::Waiting(until) => {
                 backoff.reset();
@@ -384,7 +445,7 @@ impl Driver {
         }
     }
 
-    fn begin_closing(&mut self) -> Moment {
+    fn begin_closing(&mut self, done: Option<oneshot::Sender<()>>) -> Closing {
         // What the application said before it closed the client counts, whatever the order it is read in.
         if let Ok(seen) = self.seen.try_recv() {
             self.seen(seen);
@@ -393,7 +454,7 @@ impl Driver {
             self.receiving.answered(answered, &mut self.commits);
         }
         self.sending.retire();
-        self.clock.now() + CLOSE_PATIENCE
+        Closing { until: self.clock.now() + CLOSE_PATIENCE, done }
     }
 
     /// Whether a client that is being closed owes nobody anything that could be told now.
@@ -405,7 +466,7 @@ impl Driver {
         told && self.commits.is_idle()
     }
 
-    async fn end(mut self, state: State, failed: Option<StoreError>) {
+    async fn end(mut self, course: Course, failed: Option<StoreError>) {
         let stop = failed.map_or(Stop::Closed, |error| {
             tracing::error!(%error, "the client's store cannot be used any more");
             Stop::Store(error)
@@ -428,7 +489,7 @@ impl Driver {
         if let Stop::Store(error) = &stop {
             self.events.tell(Event::Stopped { reason: error.to_string() });
         }
-        if let State::Up { link, .. } = &state {
+        if let State::Up { link, .. } = &course.state {
             // What is written has to leave first: a close overtakes it.
             for sender in [&link.submit, &link.notify, &link.sync] {
                 drop(tokio::time::timeout(FAREWELL, sender.flush()).await);
@@ -438,40 +499,9 @@ impl Driver {
         self.endpoint.close(CloseCode::Done, "the client is closed");
         drop(tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await);
         drop(self.commits.store().close().await);
-    }
-}
-
-impl State {
-    /// When a connection in doubt counts as lost.
-    fn doubted_until(&self) -> Option<Moment> {
-        match self {
-            Self::Up { doubt: Some(doubt), .. } => Some(doubt.until),
-            _ => None,
-        }
-    }
-
-    /// Whether nothing came on a connection in doubt for too long.
-    fn is_lost(&mut self, now: Moment) -> bool {
-        let Self::Up { link, doubt, .. } = self else { return false };
-        match doubt.take_if(|doubt| doubt.until <= now) {
-            Some(over) => link.connection.datagrams_received() == over.received,
-            None => false,
-        }
-    }
-
-    /// Cancel-safe: news is either returned or still waits.
-    async fn next(&mut self, clock: &dyn crate::time::Clock) -> News {
-        match self {
-            Self::Waiting(until) => {
-                sleep_until(clock, Some(*until)).await;
-                News::Due
-            }
-            Self::Connecting { attempt, .. } => News::Connected(attempt.await),
-            Self::Up { link, .. } => match link.next().await {
-                Ok((stream, frame)) => News::Frame(stream, frame),
-                Err(error) => News::Lost(error),
-            },
-            Self::Stopped => std::future::pending().await,
+        if let Some(done) = course.closing.and_then(|closing| closing.done) {
+            // Who no longer waits does not need to know.
+            done.send(()).ok();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a client tells its application about the connection and about sent messages.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -150,11 +151,11 @@ pub(super) struct EventQueue {
     home: RelayId,
     sink: Option<mpsc::UnboundedSender<(Event, Option<u64>)>>,
     waiting: usize,
-    unseen: BTreeMap<u64, KeptOutcome>,
+    unseen: BTreeMap<u64, Arc<KeptOutcome>>,
 }
 
 impl EventQueue {
-    pub(super) fn new(home: RelayId, unseen: Vec<(u64, KeptOutcome)>) -> Self {
+    pub(super) fn new(home: RelayId, unseen: Vec<(u64, Arc<KeptOutcome>)>) -> Self {
         Self { home, sink: None, waiting: 0, unseen: unseen.into_iter().collect() }
     }
 
@@ -165,7 +166,7 @@ impl EventQueue {
         self.waiting = 0;
         let unseen: VecDeque<_> = self.unseen.iter().map(|(key, outcome)| (*key, outcome.clone())).collect();
         for (key, outcome) in unseen {
-            self.send(self.outcome_event(outcome), Some(key));
+            self.send(self.outcome_event(&outcome), Some(key));
         }
         events
     }
@@ -195,8 +196,10 @@ impl EventQueue {
     }
 
     /// An outcome is durable under this key. Names those that have to be dropped to stay within the limit.
-    pub(super) fn keep(&mut self, key: u64, outcome: KeptOutcome) -> Vec<u64> {
-        self.send(self.outcome_event(outcome.clone()), Some(key));
+    pub(super) fn keep(&mut self, key: u64, outcome: Arc<KeptOutcome>) -> Vec<u64> {
+        if self.has_reader() {
+            self.send(self.outcome_event(&outcome), Some(key));
+        }
         self.unseen.insert(key, outcome);
         let mut dropped = Vec::new();
         while self.unseen.len() > OUTCOMES_KEPT && !self.has_reader() {
@@ -210,9 +213,9 @@ impl EventQueue {
         self.unseen.remove(&key).is_some()
     }
 
-    fn outcome_event(&self, kept: KeptOutcome) -> Event {
+    fn outcome_event(&self, kept: &KeptOutcome) -> Event {
         let relay = kept.verdict.relay.unwrap_or(self.home);
-        Event::Outcome { id: kept.id, lane: kept.lane, n: kept.n, outcome: kept.verdict.outcome, relay }
+        Event::Outcome { id: kept.id, lane: kept.lane, n: kept.n, outcome: kept.verdict.outcome.clone(), relay }
     }
 
     fn send(&mut self, event: Event, key: Option<u64>) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::event::Seen;
-use super::progress::{Known, Progress};
+use super::progress::Progress;
 use super::{Closed, Stop};
 use crate::address::PeerAddress;
 use crate::id::{LaneId, MessageId, PeerId, RelayId};
@@ -63,8 +63,7 @@ impl Outgoing {
     /// # Cancel safety
     /// Safe.
     pub async fn accepted(&mut self) -> Result<Option<Accepted>, Closed> {
-        let over = |known: &Known| known.outcome.is_some().then_some(None);
-        self.progress.wait_for(|known| known.accepted.map(Some).or_else(|| over(known))).await
+        self.progress.accepted().await
     }
 
     /// Waits for its outcome. Once this has returned, the outcome counts as seen; until then a later run is told of
@@ -76,7 +75,7 @@ impl Outgoing {
     /// # Cancel safety
     /// Safe.
     pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
-        let outcome = self.progress.wait_for(|known| known.outcome.clone()).await?;
+        let outcome = self.progress.outcome().await?;
         // Without a driver nobody keeps count any more.
         self.seen.send(Seen { outcome: Some(self.key) }).ok();
         Ok(outcome)

@@ -50,6 +50,7 @@ mod progress;
 mod reading;
 mod receiving;
 mod sending;
+mod state;
 mod sync;
 
 use std::sync::Arc;

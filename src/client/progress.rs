@@ -11,9 +11,9 @@ use crate::protocol::Outcome;
 
 /// What is known of a message.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) accepted: Option<Accepted>,
-    pub(super) outcome: Option<Outcome>,
+struct Known {
+    accepted: Option<Accepted>,
+    outcome: Option<Outcome>,
     /// Nothing more will be known: the driver is gone.
     closed: bool,
 }
@@ -21,7 +21,10 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 struct Shared {
     known: Mutex<Known>,
-    changed: Notify,
+    /// Told that the relay has it, and at the end.
+    accepted: Notify,
+    /// Told at the end alone: most wait for nothing else.
+    ended: Notify,
 }
 
 impl Shared {
@@ -45,40 +48,60 @@ pub(super) fn progress() -> (Teller, Progress) {
 }
 
 impl Teller {
-    pub(super) fn tell(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut self.0.lock());
-        self.0.changed.notify_waiters();
+    /// The relay has it.
+    pub(super) fn accepted(&self, accepted: Accepted) {
+        self.0.lock().accepted = Some(accepted);
+        self.0.accepted.notify_waiters();
+    }
+
+    /// It has an outcome.
+    pub(super) fn ended(self, outcome: Outcome) {
+        self.0.lock().outcome = Some(outcome);
     }
 }
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        self.tell(|known| known.closed = true);
+        self.0.lock().closed = true;
+        self.0.accepted.notify_waiters();
+        self.0.ended.notify_waiters();
     }
 }
 
 impl Progress {
-    /// Waits until `look` finds what it looks for. Cancel-safe.
+    /// Waits until the relay has it, or it has an outcome without that: `None`. Cancel-safe.
     ///
     /// # Errors
-    /// [`Closed`] if it cannot be found any more.
-    pub(super) async fn wait_for<T>(&self, mut look: impl FnMut(&Known) -> Option<T>) -> Result<T, Closed> {
-        let mut look = || {
+    /// [`Closed`] if that will not be known.
+    pub(super) async fn accepted(&self) -> Result<Option<Accepted>, Closed> {
+        let over = |known: &Known| known.outcome.is_some().then_some(None);
+        self.wait_for(&self.0.accepted, |known| known.accepted.map(Some).or_else(|| over(known))).await
+    }
+
+    /// Waits for its outcome. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Closed`] if it will not be known.
+    pub(super) async fn outcome(&self) -> Result<Outcome, Closed> {
+        self.wait_for(&self.0.ended, |known| known.outcome.clone()).await
+    }
+
+    async fn wait_for<T>(&self, told: &Notify, look: impl Fn(&Known) -> Option<T>) -> Result<T, Closed> {
+        let look = || {
             let known = self.0.lock();
-            let found = look(&known);
-            found.map(Ok).or(known.closed.then_some(Err(Closed)))
+            look(&known).map(Ok).or(known.closed.then_some(Err(Closed)))
         };
         loop {
             // Mostly it is there already, or comes once.
             if let Some(found) = look() {
                 return found;
             }
-            let mut changed = pin!(self.0.changed.notified());
-            changed.as_mut().enable();
+            let mut told = pin!(told.notified());
+            told.as_mut().enable();
             if let Some(found) = look() {
                 return found;
             }
-            changed.await;
+            told.await;
         }
     }
 }

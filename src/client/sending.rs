@@ -225,14 +225,14 @@ impl Sending {
     pub(super) fn resolved(
         &mut self,
         (key, receipt): (u64, crate::delivery::Receipt),
-        outcome: KeptOutcome,
+        outcome: Arc<KeptOutcome>,
         events: &mut EventQueue,
         commits: &mut Commits,
     ) {
         self.resolving -= 1;
         self.outbox.persisted(receipt);
         if let Some(handle) = self.handles.remove(&key) {
-            handle.tell(|known| known.outcome = Some(outcome.verdict.outcome.clone()));
+            handle.ended(outcome.verdict.outcome.clone());
         }
         for dropped in events.keep(key, outcome) {
             commits.change(Change::Forget(dropped));
@@ -285,8 +285,8 @@ impl Sending {
                 Effect::Accepted { key, id, durability, duplicate } => {
                     self.forget(key);
                     if let Some(handle) = self.handles.get(&key) {
-                        let accepted = Some(Accepted { durability, duplicate });
-                        handle.tell(|known| known.accepted = accepted);
+                        let accepted = Accepted { durability, duplicate };
+                        handle.accepted(accepted);
                     }
                     events.tell(Event::Accepted { id, durability, duplicate });
                 }
@@ -296,7 +296,7 @@ impl Sending {
                 Effect::Resolved { key, id, lane, n, verdict, receipt } => {
                     self.forget(key);
                     self.resolving += 1;
-                    let outcome = KeptOutcome { id, lane, n, verdict };
+                    let outcome = Arc::new(KeptOutcome { id, lane, n, verdict });
                     if !(Mutant::GivingUpNotDurable.is_planted()
                         && matches!(outcome.verdict.outcome, Outcome::Expired { .. }))
                     {

@@ -73,7 +73,7 @@ pub enum Change {
     /// A message enters the outbox.
     Keep(u64, Arc<Letter>),
     /// A message leaves the outbox; its outcome is kept until somebody has seen it.
-    Resolve(u64, KeptOutcome),
+    Resolve(u64, Arc<KeptOutcome>),
     /// Somebody has seen an outcome.
     Forget(u64),
     /// The relay's store is now this one; messages with keys below may have been offered to another.
@@ -101,7 +101,7 @@ pub struct Recovered {
     /// The outbox, in order of entry, without the messages themselves.
     pub outbox: Vec<RecoveredLetter>,
     /// Outcomes nobody has seen yet.
-    pub outcomes: Vec<(u64, KeptOutcome)>,
+    pub outcomes: Vec<(u64, Arc<KeptOutcome>)>,
     /// The inbox.
     pub inbox: Vec<((PeerId, LaneId), InboxRow)>,
 }
@@ -160,15 +160,15 @@ impl ClientStore {
     ///
     /// # Errors
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the changes.
-    pub fn commit(&self, changes: Vec<Change>) -> Reply<()> {
+    pub fn commit(&self, changes: Arc<Vec<Change>>) -> Reply<()> {
         match &self.0 {
             Keeper::File(writer) => writer.submit(changes),
             Keeper::Memory(outbox) => {
                 let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
-                for change in changes {
+                for change in &*changes {
                     match change {
-                        Change::Keep(key, letter) => drop(outbox.insert(key, letter)),
-                        Change::Resolve(key, _) => drop(outbox.remove(&key)),
+                        Change::Keep(key, letter) => drop(outbox.insert(*key, letter.clone())),
+                        Change::Resolve(key, _) => drop(outbox.remove(key)),
                         _ => {}
                     }
                 }
@@ -244,7 +244,7 @@ fn recover(transaction: &ReadTransaction) -> Result<Recovered, Fault> {
         let (key, row) = row?;
         let row: OutcomeRow = decode(row.value())?;
         next_key = next_key.max(key.value() + 1);
-        recovered.outcomes.push((key.value(), row.into()));
+        recovered.outcomes.push((key.value(), Arc::new(row.into())));
     }
     for row in transaction.open_table(INBOX)?.iter()? {
         let (key, row) = row?;
@@ -267,7 +267,7 @@ struct Tables<'t> {
 }
 
 impl Engine for ClientEngine {
-    type Request = Vec<Change>;
+    type Request = Arc<Vec<Change>>;
     type Answer = ();
     type Work<'t> = Tables<'t>;
 
@@ -280,13 +280,13 @@ impl Engine for ClientEngine {
         })
     }
 
-    fn apply(&mut self, tables: &mut Tables<'_>, changes: &Vec<Change>) -> Result<(), Fault> {
-        for change in changes {
+    fn apply(&mut self, tables: &mut Tables<'_>, changes: &Arc<Vec<Change>>) -> Result<(), Fault> {
+        for change in &**changes {
             match change {
                 Change::Keep(key, letter) => drop(tables.outbox.insert(key, &*letter_row(letter)?)?),
                 Change::Resolve(key, outcome) => {
                     tables.outbox.remove(key)?;
-                    tables.outcomes.insert(key, &*encode(&OutcomeRow::from(outcome))?)?;
+                    tables.outcomes.insert(key, &*encode(&OutcomeRow::from(&**outcome))?)?;
                 }
                 Change::Forget(key) => drop(tables.outcomes.remove(key)?),
                 Change::Remember { store, foreign_below } => {
@@ -311,7 +311,7 @@ impl Engine for ClientEngine {
 
     fn aborted(&mut self) {}
 
-    fn weight(changes: &Vec<Change>) -> Weight {
+    fn weight(changes: &Arc<Vec<Change>>) -> Weight {
         let bytes = changes.iter().map(|change| match change {
             Change::Keep(_, letter) => letter.envelope.bytes().len(),
             _ => 0,
@@ -458,8 +458,8 @@ mod tests {
         };
         let (store, recovered) = open();
         assert_eq!((recovered.next_key, recovered.store), (0, None));
-        let header = *letter(1).envelope.header();
-        let outcome = KeptOutcome {
+        let header = letter(1).envelope.header();
+        let outcome = Arc::new(KeptOutcome {
             id: header.id,
             lane: header.lane_key(),
             n: 2,
@@ -468,7 +468,7 @@ mod tests {
                 text: Some("no".into()),
                 maybe_taken: false,
             }),
-        };
+        });
         let row = InboxRow {
             taken: [(1, 5), (9, 9)].into_iter().collect(),
             refused: Ranges::one(7),
@@ -489,7 +489,7 @@ mod tests {
             Change::Answered(sender, LaneId(1), InboxRow::default()),
             Change::Silent(sender, LaneId(1)),
         ];
-        store.commit(changes).await.unwrap();
+        store.commit(changes.into()).await.unwrap();
         store.close().await.unwrap();
         drop(store);
         let (store, recovered) = open();
@@ -499,7 +499,7 @@ mod tests {
         assert_eq!(recovered.outcomes, [(1, outcome)]);
         assert_eq!(recovered.inbox, [((sender, LaneId(u64::MAX)), row)]);
         assert_eq!(store.letters(vec![0, 1]).await.unwrap(), [(0, letter(1))]);
-        store.commit(vec![Change::Forget(1)]).await.unwrap();
+        store.commit(vec![Change::Forget(1)].into()).await.unwrap();
         store.close().await.unwrap();
         drop(store);
         assert_eq!(open().1.outcomes, []);
