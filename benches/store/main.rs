@@ -4,6 +4,7 @@
 //! a directory on the disk to measure, `BENCH_MESSAGES` the size of the large mailbox.
 
 mod setup;
+mod traffic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,8 @@ use posthouse::protocol::Order;
 use posthouse::store::RelayStore;
 use posthouse::time::SystemClock;
 
-use self::setup::{
-    Bench, HOUR, Outcome, READER, SENDERS, Times, WEEK, accepted, append, fence, memory, open, peer, query,
-};
+use self::setup::{Bench, SENDERS, Times, WEEK, memory, open};
+use self::traffic::{HOUR, Outcome, READER, accepted, append, fence, peer, query};
 
 /// Another mailbox, and others from there on.
 const OTHER: u32 = READER + 1;

@@ -1,0 +1,120 @@
+//! The same work done by posthouse, mosquitto and NATS JetStream, in one run: each on this machine, with a server of
+//! its own, in turn, round after round; the medians are printed and can be written into the documents.
+
+mod floor;
+mod mosquitto;
+mod nats;
+mod posthouse_itself;
+mod report;
+mod server;
+mod work;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use rumqttc::mqttbytes::QoS;
+
+use crate::nats::Sync;
+use crate::report::Report;
+use crate::work::{Figures, LOADS, Load};
+
+/// Compares posthouse with mosquitto and NATS JetStream.
+#[derive(Debug, Parser)]
+struct Args {
+    /// posthouse's program.
+    #[arg(long, default_value = "target/release/posthouse")]
+    posthouse: String,
+    /// mosquitto's program; Debian's package has it in /usr/sbin.
+    #[arg(long, default_value = "/usr/sbin/mosquitto")]
+    mosquitto: String,
+    /// nats-server's program.
+    #[arg(long, default_value = "nats-server")]
+    nats: String,
+    /// How long each is measured, after two seconds of warm-up.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Rounds, of which the medians are told.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Only this system, by a part of its name.
+    #[arg(long)]
+    only: Option<String>,
+    /// A document to write the figures into, between its marks.
+    #[arg(long)]
+    write: Option<PathBuf>,
+    /// A file for the plot.
+    #[arg(long)]
+    plot: Option<PathBuf>,
+}
+
+/// What is compared. The first is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    Posthouse,
+    Mosquitto(QoS),
+    Nats(Sync),
+}
+
+impl System {
+    const ALL: [Self; 5] = [
+        Self::Posthouse,
+        Self::Mosquitto(QoS::AtLeastOnce),
+        Self::Mosquitto(QoS::ExactlyOnce),
+        Self::Nats(Sync::Always),
+        Self::Nats(Sync::Default),
+    ];
+
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Posthouse => "posthouse (fsync, TLS 1.3)",
+            Self::Mosquitto(QoS::ExactlyOnce) => "mosquitto QoS 2 (no disk, no TLS)",
+            Self::Mosquitto(_) => "mosquitto QoS 1 (no disk, no TLS)",
+            Self::Nats(Sync::Always) => "JetStream, sync always (no TLS)",
+            Self::Nats(Sync::Default) => "JetStream, default (fsync every 2 min, no TLS)",
+        }
+    }
+
+    async fn run(&self, args: &Args, load: Load) -> anyhow::Result<Figures> {
+        let seconds = Duration::from_secs(args.seconds);
+        match self {
+            Self::Posthouse => posthouse_itself::run(&args.posthouse, load, seconds),
+            Self::Mosquitto(qos) => mosquitto::run(&args.mosquitto, *qos, load, seconds).await,
+            Self::Nats(sync) => nats::run(&args.nats, *sync, load, seconds).await,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let mut report = Report::default();
+    for round in 1..=args.rounds {
+        for (place, load) in LOADS.iter().enumerate() {
+            for (number, system) in System::ALL.iter().enumerate() {
+                if args.only.as_ref().is_some_and(|only| !system.title().contains(only.as_str())) {
+                    continue;
+                }
+                let figures = system.run(&args, *load).await?;
+                eprintln!(
+                    "round {round}, {} x {}, {}: {:.0}/s, p50 {:.0} µs",
+                    load.pairs,
+                    load.window,
+                    system.title(),
+                    figures.per_second,
+                    figures.p50_us
+                );
+                report.add(number, place, figures);
+            }
+        }
+        report.add_floor(floor::run(Duration::from_secs(args.seconds.min(3))).await?);
+    }
+    println!("{}", report.table(&System::ALL));
+    if let Some(document) = &args.write {
+        report.write(&System::ALL, document)?;
+    }
+    if let Some(file) = &args.plot {
+        report.plot(&System::ALL, file)?;
+    }
+    Ok(())
+}
