@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::program::PATIENCE;
-use super::record::{Entry, Pen, fate};
+use super::record::{DELIVERED, Entry, PERHAPS, Pen, REFUSED, fate};
 
 /// The variable that makes this test program one of these processes.
 const LIFE: &str = "POSTHOUSE_TEST_LIFE";
@@ -103,18 +103,17 @@ impl Mortal {
         child.wait().unwrap();
     }
 
-    /// Whether its session was taken over by its own life before, which ends it.
-    pub(super) fn is_superseded(&mut self) -> bool {
-        let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-        assert!(ended.is_none_or(|status| status.code() == Some(SUPERSEDED)), "{:?} ended: {ended:?}", self.life);
-        ended.is_some()
-    }
-
-    /// Whether it has died as it was told to.
+    /// Whether it has died of a kill. One whose session was taken over, by its own life before, is started again.
     pub(super) fn is_dead(&mut self) -> bool {
-        let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-        assert!(ended.is_none_or(is_killed), "{:?} ended: {ended:?}", self.life);
-        ended.is_some()
+        match self.child.as_mut().unwrap().try_wait().unwrap() {
+            None => false,
+            Some(status) if status.signal() == Some(Signal::KILL.as_raw()) => true,
+            Some(status) => {
+                assert_eq!(status.code(), Some(SUPERSEDED), "{:?} ended", self.life);
+                self.start(self.life.death);
+                false
+            }
+        }
     }
 
     /// Asks it to end once it has nothing left to do, and waits for that.
@@ -141,10 +140,6 @@ impl Drop for Mortal {
             child.wait().ok();
         }
     }
-}
-
-fn is_killed(status: ExitStatus) -> bool {
-    status.signal() == Some(Signal::KILL.as_raw())
 }
 
 #[test]
@@ -212,6 +207,7 @@ async fn send(
     mut ended: oneshot::Receiver<()>,
 ) -> Result<(), Stop> {
     let to: posthouse::address::PeerAddress = to.parse().unwrap();
+    pen.write(&[Entry::Sending { pair, first: number }]);
     let mut events = client.events().await?;
     let mut ending = false;
     loop {
@@ -220,7 +216,7 @@ async fn send(
             biased;
             event = events.next() => match event {
                 Some(Event::Outcome { id, outcome, .. }) => {
-                    pen.write(&[Entry::Told { pair, id: id.to_string(), outcome: in_a_word(&outcome) }]);
+                    pen.write(&[Entry::Told { pair, id: id.to_string(), outcome: in_words(&outcome) }]);
                 }
                 Some(_) => {}
                 None => return client.recv().await.map(drop),
@@ -241,11 +237,17 @@ async fn send(
     Ok(())
 }
 
-/// One word, if it is one of those that may be.
-fn in_a_word(outcome: &Outcome) -> String {
+/// In words of the record, if it is one of those that may be.
+fn in_words(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Delivered => "delivered".to_owned(),
-        Outcome::Rejected { text: Some(text), maybe_taken: false, .. } => text.clone(),
+        Outcome::Delivered => DELIVERED.to_owned(),
+        Outcome::Rejected { text: Some(text), maybe_taken, .. } if text == REFUSED => {
+            if *maybe_taken {
+                PERHAPS.to_owned()
+            } else {
+                REFUSED.to_owned()
+            }
+        }
         other => format!("{other:?}"),
     }
 }
@@ -264,7 +266,7 @@ async fn receive(client: Client, pair: usize, pen: &Arc<Pen>, mut ended: oneshot
         // The next one is handed out meanwhile.
         tokio::spawn(async move {
             let answered = match fate(number) {
-                "delivered" => message.taken().await,
+                DELIVERED => message.taken().await,
                 refused => message.refuse(refused).await,
             };
             if answered.is_ok() {

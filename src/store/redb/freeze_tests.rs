@@ -1,8 +1,10 @@
 //! The stores frozen at every sync of a run: what is on the disk then opens, is sound, holds all that was answered, and
 //! nothing by halves.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use redb::TableDefinition;
 
 use super::client::{Change, ClientStore, KeptOutcome, Letter};
@@ -17,7 +19,7 @@ use crate::protocol::{PolicyChange, Refusal, Senders, Taken, Verdict, sample};
 use crate::random::SystemEntropy;
 use crate::store::contract::{TestClock, fence, lane, message, peer, remote, taken};
 use crate::store::{Append, Forward, Op, RelayStore as _};
-use crate::time::UnixMillis;
+use crate::time::{Clock as _, UnixMillis};
 
 /// What a power cut at a sync may leave of what it should have synced. The chance is another at each.
 const LOSSES: [Loss; 8] =
@@ -57,13 +59,13 @@ fn hold_at_every_sync(disk: &Disk, answered: &[u64], losses: &[Loss], look: impl
     }
 }
 
-/// All rows of a relay's store, after a check of them; it has to go on from there.
-fn relay_shows(disk: &Disk, clock: &std::sync::Arc<TestClock>) -> String {
+/// Whose session a relay's store knows to be cut off, and all of its rows, after a check of them. It has to go on.
+fn relay_shows(disk: &Disk, clock: &Arc<TestClock>) -> String {
     let store = RedbRelayStore::open(options(disk.backend(), clock, WriterMode::Inline)).unwrap();
     assert_eq!(now(store.check()).unwrap().problems, [] as [String; 0]);
-    let rows = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let rows = Arc::new(Mutex::new(Vec::new()));
     let kept = rows.clone();
-    let take = move |piece: bytes::Bytes| {
+    let take = move |piece: Bytes| {
         kept.lock().unwrap().push(piece);
         Ok(())
     };
@@ -71,7 +73,7 @@ fn relay_shows(disk: &Disk, clock: &std::sync::Arc<TestClock>) -> String {
     now(store.submit(fence(9, 1), vec![Op::Append(message(lane(9, 2, 1), 1))])).unwrap();
     assert_eq!(now(store.check()).unwrap().problems, [] as [String; 0]);
     let rows = rows.lock().unwrap();
-    format!("{rows:?}")
+    format!("{:?} {rows:?}", store.interrupted())
 }
 
 /// Runs a relay's store through what can happen to it, as far as so many steps.
@@ -83,7 +85,7 @@ fn hold_a_relay(disk: &Disk, steps: usize, losses: &[Loss]) {
     let forward = Some(Forward { relay: RelayId::from_bytes([8; 32]), address: "elsewhere".to_owned() });
     let settle = |answers: Taken| Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX };
     // The seqs of a mailbox follow each other from the first one on.
-    let first = clock_seq(&clock);
+    let first = clock.date().0 << 10;
     let refused =
         Taken { refused: vec![Refusal { seq: first + 1, text: Some("no".to_owned()) }], ..taken([(first, first)]) };
     let batches = [
@@ -117,10 +119,6 @@ fn hold_a_relay(disk: &Disk, steps: usize, losses: &[Loss]) {
     hold_at_every_sync(disk, &answered, losses, |disk| relay_shows(disk, &clock));
 }
 
-fn clock_seq(clock: &TestClock) -> u64 {
-    crate::time::Clock::date(clock).0 << 10
-}
-
 #[test]
 fn nothing_answered_is_lost_and_no_batch_is_halved_by_a_power_cut() {
     hold_a_relay(&Disk::new(1), usize::MAX, &LOSSES);
@@ -131,7 +129,7 @@ fn nor_in_a_file_whose_commits_have_two_syncs() {
     let disk = Disk::new(1);
     drop(RedbRelayStore::open(options(disk.backend(), &TestClock::shared(), WriterMode::Inline)).unwrap());
     lengthen(&disk);
-    hold_a_relay(&disk, 3, &LOSSES[..4]);
+    hold_a_relay(&disk, 2, &[Loss::Nothing, Loss::Tail, Loss::Sectors]);
 }
 
 /// All that a client's store holds.
@@ -147,7 +145,7 @@ fn hold_a_client(disk: &Disk, steps: usize, losses: &[Loss]) {
     disk.keep_journal();
     let keep = |n: u64| {
         let letter = Letter { envelope: sample(n, &[7; 3000]), home: None, deadline: UnixMillis(n) };
-        Change::Keep(n, std::sync::Arc::new(letter))
+        Change::Keep(n, Arc::new(letter))
     };
     let resolve = |n: u64| {
         let header = *sample(n, b"").header();
@@ -181,5 +179,5 @@ fn nor_in_a_clients_file_whose_commits_have_two_syncs() {
     let disk = Disk::new(2);
     drop(ClientStore::open(disk.backend(), WriterMode::Inline, &SystemEntropy).unwrap());
     lengthen(&disk);
-    hold_a_client(&disk, 3, &LOSSES[..4]);
+    hold_a_client(&disk, 2, &[Loss::Nothing, Loss::Tail, Loss::Sectors]);
 }
