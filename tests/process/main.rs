@@ -1,7 +1,7 @@
 //! Real processes on real files: the relay's binary and the example peer, killed with kill -9 and started again.
 //!
-//! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set); see `drain` for the long drain, and
-//! `many_relays` for a thousand destinations.
+//! `PROCESS_LINES` sets how many lines the long walk sends (2,000 if not set); see `drain` for the long drain,
+//! `kills` for a thousand kills, and `many_relays` for a thousand destinations.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,10 +17,13 @@ mod drain;
 mod examples;
 mod federation;
 mod health;
+mod kills;
 #[cfg(target_os = "linux")]
 mod many_relays;
+mod mortal;
 mod program;
 mod reading;
+mod record;
 mod stop;
 mod trouble;
 mod use_by_scripts;

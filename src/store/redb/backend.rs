@@ -153,7 +153,7 @@ mod tests {
         let first = Watched::new(open().unwrap(), &watch).unwrap();
         first.sync_data().unwrap();
         assert!(!watch.failed());
-        disk.set_faults(Faults { sync: true, ..Faults::default() });
+        disk.set_faults(Faults { sync_after: Some(0), ..Faults::default() });
         assert!(first.sync_data().is_err() && watch.failed());
         first.close().unwrap();
         // The kernel would call the next one a success; so does this disk.

@@ -93,7 +93,7 @@ fn inline(backend: Backend) -> Writer<Counter> {
     Writer::start(open(backend).unwrap(), Counter::default(), WriterMode::Inline, "test").unwrap()
 }
 
-fn now<T>(mut reply: Reply<T>) -> Result<T, StoreError> {
+pub(super) fn now<T>(mut reply: Reply<T>) -> Result<T, StoreError> {
     match reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
         Poll::Pending => panic!("an inline writer answers at once"),
@@ -216,7 +216,7 @@ fn a_power_cut_at_any_point_of_the_creation_leaves_a_medium_that_opens() {
     let whole = Disk::new(1);
     drop(inline(whole.backend()));
     for at in 0..=whole.operations() {
-        for loss in [Loss::All, Loss::Prefix, Loss::Sectors, Loss::None] {
+        for loss in [Loss::All, Loss::Tail, Loss::Sectors, Loss::Nothing] {
             let disk = Disk::new(at);
             disk.set_faults(Faults { power_after: Some(at), ..Faults::default() });
             drop(open(disk.backend()));
@@ -230,7 +230,7 @@ fn a_power_cut_at_any_point_of_the_creation_leaves_a_medium_that_opens() {
 
 #[test]
 fn what_was_answered_survives_a_power_cut_at_any_point() {
-    for loss in [Loss::All, Loss::Prefix, Loss::Sectors, Loss::None] {
+    for loss in [Loss::All, Loss::Tail, Loss::Sectors, Loss::Nothing] {
         for at in 0..60 {
             let disk = Disk::new(at);
             let writer = inline(disk.backend());
@@ -306,7 +306,7 @@ fn a_failed_sync_is_the_end_and_never_tried_again() {
     let disk = Disk::new(2);
     let writer = inline(disk.backend());
     assert_eq!(now(writer.submit(1)), Ok(1));
-    disk.set_faults(Faults { sync: true, ..Faults::default() });
+    disk.set_faults(Faults { sync_after: Some(0), ..Faults::default() });
     assert!(matches!(now(writer.submit(1)), Err(StoreError::Fatal(_))));
     let syncs = disk.syncs();
     assert!(matches!(now(writer.submit(1)), Err(StoreError::Fatal(_))));
@@ -320,7 +320,7 @@ fn a_full_disk_is_waited_out() {
     let disk = Disk::new(3);
     let writer = inline(disk.backend());
     assert_eq!(now(writer.submit(1)), Ok(1));
-    disk.set_faults(Faults { capacity: Some(2 * disk.len()), ..Faults::default() });
+    disk.set_faults(Faults { room: Some(disk.len()), ..Faults::default() });
     let full = (100..100_000).find(|key| now(writer.submit(*key)).is_err()).expect("the disk fills");
     assert!(full > 110, "full at once");
     assert!(matches!(now(writer.submit(full)), Err(StoreError::Unavailable(_))));

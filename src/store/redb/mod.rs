@@ -13,7 +13,11 @@ mod fault;
 pub mod file;
 #[cfg(test)]
 mod file_tests;
+#[cfg(test)]
+mod freeze_tests;
 mod open;
+#[cfg(test)]
+mod platter;
 pub mod relay;
 pub mod writer;
 

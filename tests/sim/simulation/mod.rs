@@ -6,7 +6,7 @@
 //! | `world`, `stage` | one run from its beginning to its end, and what all in it share |
 //! | `relay`, `peer`, `life` | hosts: processes that die and live again, with their applications |
 //! | `forger` | a relay that lies |
-//! | `net`, `disk`, `date`, `crypto` | what a process otherwise has from its machine |
+//! | `net`, `disk` (on the `platter` that the stores' own tests use), `date`, `crypto` | what a process otherwise has from its machine |
 //! | `backup` | what an operator does with a store |
 //! | `ledger` | the oracle: what was promised, held against what happened |
 //! | `trace` | what happened, to be compared and to be read |
@@ -25,6 +25,8 @@ mod life;
 mod net;
 mod peer;
 mod plan;
+#[path = "../../../src/store/redb/platter.rs"]
+mod platter;
 mod relay;
 mod stage;
 mod trace;

@@ -10,7 +10,7 @@ use crate::random::SystemEntropy;
 use crate::store::StoreLimits;
 use crate::store::contract::{Harness, Home, TestClock, contract_tests};
 
-pub(super) fn options(backend: Backend, clock: &Arc<TestClock>, writer: WriterMode) -> OpenOptions {
+pub(in crate::store::redb) fn options(backend: Backend, clock: &Arc<TestClock>, writer: WriterMode) -> OpenOptions {
     OpenOptions {
         backend,
         free_space: FreeSpace::Unlimited,

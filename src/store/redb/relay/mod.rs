@@ -12,7 +12,7 @@ mod backup_tests;
 mod blocks;
 mod check;
 #[cfg(test)]
-mod contract_tests;
+pub(super) mod contract_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
