@@ -22,6 +22,7 @@ mod many_relays;
 mod program;
 mod reading;
 mod stop;
+mod terminal;
 mod trouble;
 mod use_by_scripts;
 mod walk;
