@@ -30,7 +30,7 @@ use crate::ranges::Ranges;
 use crate::store::{Reply, StoreError};
 use crate::time::UnixMillis;
 
-const SCHEMA: Schema = Schema { kind: "client", version: 1 };
+const SCHEMA: Schema = Schema { kind: "client", upgrades: &[] };
 
 const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
 const OUTCOMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outcomes");
