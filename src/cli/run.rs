@@ -26,6 +26,13 @@ use crate::time::SystemClock;
 use crate::transport::Socket;
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  posthouse run                                      on defaults alone: files below this directory
+  posthouse run --advertise relay.example.org:4433   one that others can reach
+  posthouse run --config /etc/posthouse/posthouse.toml --log info,posthouse::federation=debug
+
+SIGTERM or Ctrl-C drains and ends it; SIGHUP reads the configuration file anew.")]
 pub(super) struct Args {
     #[command(flatten)]
     place: Place,
