@@ -10,9 +10,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args as ClapArgs;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-use super::config::{LogFormat, Place, Settings};
+use super::config::{LogFormat, Place, Settings, log_filter};
 use super::live::Live;
 use super::reload::{Reload, SetLog};
 use super::{CliError, identity, output};
@@ -68,7 +67,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let log = tracing_subscriber::fmt()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(move || above.log())
-        .with_env_filter(filter(&now.log).map_err(CliError::Usage)?);
+        .with_env_filter(log_filter(&now.log).map_err(|what| CliError::Usage(anyhow!("log {what}")))?);
     let set_log: SetLog = match format.unwrap_or(now.log_format) {
         LogFormat::Text => {
             let log = log.with_filter_reloading();
@@ -86,11 +85,6 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let reload = Reload { now, read: Box::new(read), set_log };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     Ok(runtime.block_on(serve(reload, json, &live))?)
-}
-
-/// What to log.
-pub(super) fn filter(log: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"))
 }
 
 async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()> {
