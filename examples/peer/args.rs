@@ -168,10 +168,11 @@ pub(crate) enum Senders {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-One tick: the relay has it. Two ticks: the other one has it. Times are UTC. Empty lines are not sent, and what
-others write stays for `peer recv`. The latest twenty messages that wait are shown at once; /page on a line of
-its own shows twenty older ones, /count counts. Ends with Ctrl-D or Ctrl-C; what has no second tick by two seconds after
-that is delivered later, by the relay or by the next command on this directory.")]
+On a terminal it begins with what was said before, which the directory remembers, and the ticks of a line change in
+its place. One tick: the relay has it. Two ticks: the other one has it. Times are UTC. Empty lines are not sent, and what
+others write stays for `peer recv`. The latest twenty messages that wait are shown at once. On a line of its own /page
+shows twenty older ones, /count counts, /help explains, /quit ends, as do Ctrl-D and Ctrl-C; what has no second tick by
+two seconds after that is delivered later, by the relay or by the next command on this directory.")]
 pub(crate) struct ChatArgs {
     /// The other peer's address
     pub(crate) address: PeerAddress,

@@ -2,7 +2,7 @@
 //!
 //! `args` reads the command line, `directory` holds what a peer keeps on disk, `output` prints for people or
 //! programs; `send`, `recv`, `count` and `chat` are the commands, `ledger` and `session` what they share,
-//! `source` where messages come from. All of it goes through the public client alone.
+//! `source` where messages come from, `screen` and `history` how a conversation looks and what is kept of it. All of it goes through the public client alone.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 some message ended expired or rejected.
 
@@ -11,11 +11,13 @@ mod chat;
 mod count;
 mod directory;
 mod fault;
+mod history;
 mod ledger;
 mod lines;
 mod output;
 mod policy;
 mod recv;
+mod screen;
 mod send;
 mod session;
 mod source;
@@ -106,7 +108,7 @@ fn run(args: Args, out: &mut Output) -> Result<Done, Fault> {
                 with.client(count::set_up(builder), |c| policy::run(c, change, args.timeout.into(), out)).await
             }
             Command::Chat(args) => {
-                with.client(chat::set_up(builder.directory(&path), &args), |c| chat::run(c, args, out)).await
+                with.client(chat::set_up(builder.directory(&path), &args), |c| chat::run(c, args, &path, out)).await
             }
         }
     })

@@ -1,6 +1,7 @@
 //! Printing: words for people or JSON objects for programs on standard output, everything else on standard
 //! error. The JSON here is a contract; the words are not.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use posthouse::{id::MessageId, id::RelayId};
 use serde::Serialize;
 
 use crate::fault::Fault;
+use crate::screen::Screen;
 
 /// How often a progress bar is drawn anew at least.
 const BAR_TICK: Duration = Duration::from_millis(200);
@@ -167,11 +169,13 @@ impl Report {
 pub(crate) struct Output {
     json: bool,
     bar: ProgressBar,
+    /// A conversation has the terminal: all goes there.
+    screen: Option<RefCell<Screen>>,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, bar: ProgressBar::hidden() }
+        Self { json, bar: ProgressBar::hidden(), screen: None }
     }
 
     pub(crate) const fn is_json(&self) -> bool {
@@ -180,6 +184,9 @@ impl Output {
 
     /// Tells what happened and sends it off at once: the report to a program, the words, if any, to a person.
     pub(crate) fn tell(&self, report: &Report, human: Option<String>) -> Result<(), Fault> {
+        if let Some(screen) = &self.screen {
+            return written(draw(&mut screen.borrow_mut(), report, human));
+        }
         let line = match (self.json, human) {
             (true, _) => serde_json::to_string(report).map_err(|error| Fault::Failed(error.into()))?,
             (false, Some(words)) => words,
@@ -190,13 +197,43 @@ impl Output {
 
     /// Says something to a person alone.
     pub(crate) fn say(&self, words: &str) -> Result<(), Fault> {
-        if self.json { Ok(()) } else { self.bar.suspend(|| line_out(words)) }
+        match &self.screen {
+            Some(screen) => written(screen.borrow_mut().line(words)),
+            None if self.json => Ok(()),
+            None => self.bar.suspend(|| line_out(words)),
+        }
+    }
+
+    /// Prints what was said, with its ticks, where these can be changed later; nowhere else.
+    pub(crate) fn said(&self, id: &str, ticks: &str, words: &str) -> Result<(), Fault> {
+        self.screen.as_ref().map_or(Ok(()), |screen| written(screen.borrow_mut().said(id, ticks, words)))
     }
 
     /// Says something on standard error.
     pub(crate) fn note(&self, words: &str) {
         // With nobody to read it there is nobody to tell.
+        if let Some(screen) = &self.screen {
+            screen.borrow_mut().line(words).ok();
+            return;
+        }
         self.bar.suspend(|| writeln!(io::stderr(), "{words}")).ok();
+    }
+
+    /// A conversation takes the terminal, or gives it back.
+    pub(crate) fn set_screen(&mut self, screen: Option<Screen>) {
+        self.screen = screen.map(RefCell::new);
+    }
+
+    /// A line was typed on the terminal, which showed this.
+    pub(crate) fn typed(&self, shown: &str) -> Result<(), Fault> {
+        self.screen.as_ref().map_or(Ok(()), |screen| written(screen.borrow_mut().typed(shown)))
+    }
+
+    /// The line that is typed moved down by a row.
+    pub(crate) fn moved(&self) {
+        if let Some(screen) = &self.screen {
+            screen.borrow_mut().moved();
+        }
     }
 
     /// Shows from now on how many of how many are done, to a person at a terminal; `what` says of what.
@@ -232,10 +269,29 @@ impl Drop for Output {
     }
 }
 
+/// Of a line that can be seen the ticks change. That it failed is told in words as well.
+fn draw(screen: &mut Screen, report: &Report, human: Option<String>) -> io::Result<()> {
+    let (id, ticks) = match report {
+        Report::Accepted { id, .. } => (id, "✓"),
+        Report::Delivered { id } => (id, "✓✓"),
+        Report::Expired { id, .. } | Report::Rejected { id, .. } => (id, "✗"),
+        Report::Message { id, .. } => return screen.said(id, "", &human.unwrap_or_default()),
+        _ => return human.map_or(Ok(()), |words| screen.line(&words)),
+    };
+    match human {
+        _ if screen.mark(id, ticks)? && ticks != "✗" => Ok(()),
+        Some(words) => screen.line(&words),
+        None => Ok(()),
+    }
+}
+
 fn line_out(text: &str) -> Result<(), Fault> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
-    written.map_err(|error| match error.kind() {
+    written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
+}
+
+fn written(result: io::Result<()>) -> Result<(), Fault> {
+    result.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Fault::Unread,
         _ => Fault::Failed(anyhow::Error::new(error).context("cannot write to standard output")),
     })

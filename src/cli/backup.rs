@@ -48,6 +48,7 @@ pub(super) struct Restore {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  posthouse check --data /var/lib/posthouse/data")]
 pub(super) struct Check {
     #[command(flatten)]
     whose: Whose,

@@ -14,6 +14,10 @@ use crate::random::SystemEntropy;
 pub(super) const RELAY_NAME: &str = "relay";
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  posthouse identity                                 as it is seen from this machine
+  posthouse identity --advertise relay.example.org:4433 --certs /var/lib/posthouse/certs")]
 pub(super) struct Args {
     #[command(flatten)]
     place: Place,

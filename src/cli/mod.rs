@@ -44,8 +44,16 @@ enum Command {
     /// Show the relay's id and address.
     Identity(identity::Args),
     /// Show how the links of a running relay to other relays stand.
+    #[command(after_help = "\
+Examples:
+  posthouse relays                                   how each link stands, and what waits for it
+  posthouse relays --data /var/lib/posthouse/data --json")]
     Relays(ask::Question),
     /// Show how a running relay is.
+    #[command(after_help = "\
+Examples:
+  posthouse status                                   of the relay that runs on ./data
+  posthouse status --data /var/lib/posthouse/data --json")]
     Status(ask::Question),
     /// Succeed if the relay runs, and takes sessions and messages.
     Health(status::Health),
@@ -105,4 +113,28 @@ pub fn main() -> ExitCode {
     };
     output::error(&error);
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn without_example(command: &clap::Command, found: &mut Vec<String>) {
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        if !after.contains("Example") || !after.contains("posthouse ") {
+            found.push(command.get_name().to_owned());
+        }
+        command.get_subcommands().for_each(|command| without_example(command, found));
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_shows_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        let mut found = Vec::new();
+        without_example(&command, &mut found);
+        assert_eq!(found, [] as [&str; 0]);
+    }
 }

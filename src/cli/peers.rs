@@ -43,12 +43,16 @@ struct List {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Let a peer have a mailbox, whatever the configuration says of peers in general
+    #[command(after_help = "Example:\n  posthouse peers allow PEER --data /var/lib/posthouse/data")]
     Allow(One),
     /// Keep a peer out: its session ends, it gets no other, and nothing more is taken for it
+    #[command(after_help = "Example:\n  posthouse peers block PEER --data /var/lib/posthouse/data")]
     Block(One),
     /// Forget that a peer was allowed or blocked here: the configuration decides
+    #[command(after_help = "Example:\n  posthouse peers reset PEER --data /var/lib/posthouse/data")]
     Reset(One),
     /// Remove a peer's mailbox with its messages, which end as rejected
+    #[command(after_help = "Example:\n  posthouse peers remove PEER --data /var/lib/posthouse/data")]
     Remove(One),
 }
 

@@ -1,9 +1,10 @@
 //! SIGHUP: a running relay takes up what was changed in its configuration file.
 
+use anyhow::anyhow;
 use tracing_subscriber::EnvFilter;
 
 use super::CliError;
-use super::config::Settings;
+use super::config::{Settings, log_filter};
 use crate::relay::Relay;
 use crate::store::redb::relay::RedbRelayStore;
 
@@ -22,7 +23,7 @@ impl Reload {
     pub(super) fn run(&mut self, relay: &Relay, store: &RedbRelayStore) {
         let read = (self.read)().map_err(anyhow::Error::from);
         let taken = read.and_then(|new| {
-            let filter = super::run::filter(&new.log)?;
+            let filter = log_filter(&new.log).map_err(|what| anyhow!("log {what}"))?;
             Ok((new, filter))
         });
         let (new, filter) = match taken {

@@ -10,9 +10,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args as ClapArgs;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-use super::config::{LogFormat, Place, Settings};
+use super::config::{LogFormat, Place, Settings, log_filter};
 use super::live::Live;
 use super::reload::{Reload, SetLog};
 use super::{CliError, identity, output};
@@ -26,6 +25,13 @@ use crate::time::SystemClock;
 use crate::transport::Socket;
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  posthouse run                                      on defaults alone: files below this directory
+  posthouse run --advertise relay.example.org:4433   one that others can reach
+  posthouse run --config /etc/posthouse/posthouse.toml --log info,posthouse::federation=debug
+
+SIGTERM or Ctrl-C drains and ends it; SIGHUP reads the configuration file anew.")]
 pub(super) struct Args {
     #[command(flatten)]
     place: Place,
@@ -61,7 +67,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let log = tracing_subscriber::fmt()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(move || above.log())
-        .with_env_filter(filter(&now.log).map_err(CliError::Usage)?);
+        .with_env_filter(log_filter(&now.log).map_err(|what| CliError::Usage(anyhow!("log {what}")))?);
     let set_log: SetLog = match format.unwrap_or(now.log_format) {
         LogFormat::Text => {
             let log = log.with_filter_reloading();
@@ -79,11 +85,6 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let reload = Reload { now, read: Box::new(read), set_log };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     Ok(runtime.block_on(serve(reload, json, &live))?)
-}
-
-/// What to log.
-pub(super) fn filter(log: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::builder().parse(log).with_context(|| format!("log {log:?} is no filter"))
 }
 
 async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ mod program;
 mod reading;
 mod record;
 mod stop;
+mod terminal;
 mod trouble;
 mod use_by_scripts;
 mod walk;

@@ -276,6 +276,13 @@ impl Peer {
         Program::start(self.command(arguments), Some(input))
     }
 
+    /// As a person runs it.
+    pub(super) fn human(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&*PEER);
+        command.arg("--data").arg(&self.directory).args(["--relay", &self.relay]).args(arguments);
+        command
+    }
+
     /// Runs it to its end.
     pub(super) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).stdin(Stdio::null()).output().unwrap()

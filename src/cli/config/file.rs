@@ -10,11 +10,11 @@ use anyhow::{Context, anyhow};
 use toml::de::DeTable;
 
 use super::table::{Shown, Wrong, settings};
-use super::{LogFormat, Settings};
+use super::{LogFormat, Settings, log_filter};
 use crate::address::{HostPort, RelayAddress};
 use crate::id::{PeerId, RelayId};
 use crate::protocol::limit::MAX_BODY_BYTES;
-use crate::relay::Admission;
+use crate::relay::{Admission, Rate};
 use crate::store::Mailboxes;
 
 /// A day and then some: longer than anybody waits for a connection.
@@ -192,7 +192,19 @@ pub(super) fn shown(settings: &Settings) -> [(&'static str, Vec<Shown>); 5] {
 impl Settings {
     /// Settings that do not go together.
     fn wrong(&self) -> Option<Wrong> {
-        let (key, what) = if self.relay.min_ttl > self.relay.max_ttl {
+        let unlimited = |rate: Rate| rate.burst > 0 && rate.per_second == 0;
+        let no_burst = |key| format!("means nothing while {key} is 0, which is any number; set both");
+        let (key, what) = if self.data.as_os_str().is_empty() {
+            ("data", "is empty; name a directory".to_owned())
+        } else if self.certs.as_os_str().is_empty() {
+            ("certs", "is empty; name a directory".to_owned())
+        } else if let Err(what) = log_filter(&self.log) {
+            ("log", what)
+        } else if unlimited(self.relay.peer_rate) {
+            ("peer_burst", no_burst("peer_messages_per_second"))
+        } else if unlimited(self.relay.relay_rate) {
+            ("relay_burst", no_burst("relay_messages_per_second"))
+        } else if self.relay.min_ttl > self.relay.max_ttl {
             ("min_ttl_seconds", "is above max_ttl_seconds; use at most that".to_owned())
         } else if let Some(relay) = self.relay.federation.allow.intersection(&self.relay.federation.block).next() {
             ("federation.block", format!("names {relay}, and so does allow; take it out of one of them"))

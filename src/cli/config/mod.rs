@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use crate::address::HostPort;
@@ -60,6 +62,17 @@ impl LogFormat {
             Self::Json => "json",
         }
     }
+}
+
+/// What to log. A word alone is a level: as the name of a target, which it may also be, it was a slip.
+pub(super) fn log_filter(log: &str) -> Result<EnvFilter, String> {
+    const RIGHT: &str = "use error, warn, info, debug or trace, and for a part of it PART=LEVEL after a comma";
+    for word in log.split(',').filter(|word| !word.contains(['=', '['])) {
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            return Err(format!("has {word:?}, which is no level; {RIGHT}"));
+        }
+    }
+    EnvFilter::builder().parse(log).map_err(|error| format!("is no filter ({error}); {RIGHT}"))
 }
 
 /// All settings of a relay.
@@ -159,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_logged_is_a_level_and_parts_with_levels_of_their_own() {
+        for right in ["info", "WARN", "off", "info,posthouse::packets=trace", "x[span]=debug"] {
+            assert!(log_filter(right).is_ok(), "{right}");
+        }
+    }
+
+    #[test]
     fn the_example_says_what_holds_without_it() {
         let example = show::example();
         assert_eq!(load(&example).unwrap(), load("").unwrap(), "as it is, it changes nothing");
@@ -183,7 +203,15 @@ mod tests {
         for (text, named) in [
             ("\nlisen = '[::]:1'", &["line 2", "lisen", "`listen`"][..]),
             ("listen = 'nowhere'", &["line 1", "listen"]),
-            ("listen = 4433", &["line 1", "socket address"]),
+            ("listen = 4433", &["line 1", "listen", "string"]),
+            ("listen = 'localhost:4433'", &["line 1", "no IP address", "[::]:4433"]),
+            ("data = ''", &["line 1", "data is empty"]),
+            ("\ncerts = ''", &["line 2", "certs is empty"]),
+            ("log = 'inof'", &["line 1", "log has \"inof\", which is no level", "info"]),
+            ("log = ''", &["line 1", "log has \"\""]),
+            ("log = 'info,posthouse=loud'", &["line 1", "log is no filter", "info"]),
+            ("[rates]\npeer_burst = 5", &["line 2", "peer_burst means nothing", "peer_messages_per_second"]),
+            ("[rates]\nrelay_burst = 5", &["line 2", "relay_burst", "relay_messages_per_second"]),
             ("listen = '[::]:1'\nlisten = '[::]:2'", &["line 2", "duplicate"]),
             ("advertise = 'host'", &["line 1", "advertise", "HOST:PORT"]),
             ("data = 7", &["line 1", "data"]),

@@ -71,7 +71,6 @@ plain! {
     u32: |number| integer((*number).into());
     usize: |number| integer(*number as u64);
     bool: |yes| Value::Boolean(*yes);
-    SocketAddr: |address| Value::String(address.to_string());
     PathBuf: |path| Value::String(path.display().to_string());
     String: |text| Value::String(text.clone());
     LogFormat: |format| Value::String(format.name().to_owned());
@@ -89,6 +88,18 @@ impl Setting for Duration {
 
     fn shown(&self) -> Option<Value> {
         Some(integer(self.as_secs()))
+    }
+}
+
+impl Setting for SocketAddr {
+    type Written = Text<SocketAddr>;
+
+    fn read(written: Text<SocketAddr>) -> Self {
+        written.0
+    }
+
+    fn shown(&self) -> Option<Value> {
+        Some(Value::String(self.to_string()))
     }
 }
 
@@ -147,6 +158,15 @@ impl Setting for BTreeMap<RelayId, RelayAddress> {
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String", bound = "Text<T>: TryFrom<String, Error = String>")]
 pub(super) struct Text<T>(T);
+
+impl TryFrom<String> for Text<SocketAddr> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let right = r#"write one like "[::]:4433" or "127.0.0.1:9443""#;
+        text.parse().map(Self).map_err(|_| format!("{text:?} is no IP address with a port: {right}"))
+    }
+}
 
 impl TryFrom<String> for Text<HostPort> {
     type Error = String;

@@ -30,7 +30,7 @@ use crate::ranges::Ranges;
 use crate::store::{Reply, StoreError};
 use crate::time::UnixMillis;
 
-const SCHEMA: Schema = Schema { kind: "client", version: 1 };
+const SCHEMA: Schema = Schema { kind: "client", upgrades: &[] };
 
 const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
 const OUTCOMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outcomes");
@@ -160,7 +160,8 @@ impl ClientStore {
     ///
     /// # Errors
     /// See [`StoreError`]. Cancel-safe: a dropped reply does not undo the changes.
-    pub fn commit(&self, changes: Arc<Vec<Change>>) -> Reply<()> {
+    pub fn commit(&self, changes: impl Into<Arc<Vec<Change>>>) -> Reply<()> {
+        let changes = changes.into();
         match &self.0 {
             Keeper::File(writer) => writer.submit(changes),
             Keeper::Memory(outbox) => {
@@ -489,7 +490,7 @@ mod tests {
             Change::Answered(sender, LaneId(1), InboxRow::default()),
             Change::Silent(sender, LaneId(1)),
         ];
-        store.commit(changes.into()).await.unwrap();
+        store.commit(changes).await.unwrap();
         store.close().await.unwrap();
         drop(store);
         let (store, recovered) = open();
@@ -499,7 +500,7 @@ mod tests {
         assert_eq!(recovered.outcomes, [(1, outcome)]);
         assert_eq!(recovered.inbox, [((sender, LaneId(u64::MAX)), row)]);
         assert_eq!(store.letters(vec![0, 1]).await.unwrap(), [(0, letter(1))]);
-        store.commit(vec![Change::Forget(1)].into()).await.unwrap();
+        store.commit(vec![Change::Forget(1)]).await.unwrap();
         store.close().await.unwrap();
         drop(store);
         assert_eq!(open().1.outcomes, []);

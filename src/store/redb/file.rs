@@ -12,7 +12,7 @@ use redb::{CompactionError, Database, Durability, ReadTransaction, ReadableDatab
 use super::backend::{Backend, Watch};
 use super::fault::Fault;
 pub(super) use super::open::set_store_id;
-pub use super::open::{Fill, OpenError, Schema};
+pub use super::open::{Fill, OpenError, Schema, Upgrade};
 use super::open::{Opening, serial, set_serial};
 use crate::id::StoreId;
 use crate::mutant::Mutant;

@@ -18,7 +18,8 @@ use crate::store::{Reply, StoreError};
 use crate::time::Moment;
 
 const COUNTS: TableDefinition<'_, u64, u64> = TableDefinition::new("counts");
-const SCHEMA: Schema = Schema { kind: "test", version: 3 };
+const FIRST: Schema = Schema { kind: "test", upgrades: &[] };
+const SCHEMA: Schema = Schema { kind: "test", upgrades: &[add_one, times_ten] };
 const CACHE: usize = 1 << 20;
 
 /// Requests: add one to a key. Key 13 is a corrupt row, 14 refused, 15 a bug, 16 a question; 17 waits for the
@@ -72,6 +73,21 @@ impl Engine for Counter {
     fn weight(key: &u64) -> Weight {
         Weight { ops: 1, bytes: if *key == 18 { 1 << 20 } else { 0 } }
     }
+}
+
+fn change_first(transaction: &WriteTransaction, change: impl Fn(u64) -> u64) -> Result<(), Fault> {
+    let mut counts = transaction.open_table(COUNTS)?;
+    let count = counts.get(1)?.map_or(0, |count| count.value());
+    counts.insert(1, change(count))?;
+    Ok(())
+}
+
+fn add_one(transaction: &WriteTransaction) -> Result<(), Fault> {
+    change_first(transaction, |count| count + 1)
+}
+
+fn times_ten(transaction: &WriteTransaction) -> Result<(), Fault> {
+    change_first(transaction, |count| count * 10)
 }
 
 fn open_schema(backend: Backend, schema: Schema) -> Result<StoreFile, OpenError> {
@@ -134,6 +150,57 @@ fn a_file_is_readable_by_its_owner_alone() {
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+/// A store of this version, in which the first count is 4.
+fn made_as(schema: Schema, path: &std::path::Path) -> StoreFile {
+    let fill = &mut |transaction: &_| change_first(transaction, |_| 4);
+    StoreFile::open(Backend::File(path.to_owned()), schema, CACHE, &SystemEntropy, fill).unwrap()
+}
+
+#[test]
+fn a_store_of_an_earlier_version_goes_through_each_step_that_it_lacks_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let second = Schema { upgrades: &[add_one], ..FIRST };
+    for (earlier, count_then) in [(FIRST, 50), (second, 40), (SCHEMA, 4)] {
+        let path = directory.path().join(format!("{}.redb", earlier.version()));
+        let id = made_as(earlier, &path).id();
+        for _ in 0..2 {
+            assert_eq!(open(Backend::File(path.clone())).unwrap().id(), id);
+            assert_eq!(count(&inline(Backend::File(path.clone())), 1), Ok(count_then));
+        }
+        assert!(matches!(
+            open_schema(Backend::File(path), FIRST),
+            Err(OpenError::LaterSchema { found: 3, known: 1, .. })
+        ));
+    }
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_the_earlier_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    made_as(FIRST, &path);
+    let failing = Schema { upgrades: &[add_one, |_| Err(Fault::corrupt("a row makes no sense"))], ..FIRST };
+    let error = open_schema(Backend::File(path.clone()), failing).unwrap_err();
+    assert!(error.to_string().contains("a row makes no sense"), "{error}");
+    let file = open_schema(Backend::File(path), FIRST).unwrap();
+    let first = file.read(|transaction| Ok(transaction.open_table(COUNTS)?.get(1)?.map(|count| count.value())));
+    assert_eq!(first, Ok(Some(4)));
+}
+
+#[test]
+fn a_version_that_never_was_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    made_as(SCHEMA, &path).close();
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(super::open::META).unwrap().insert("version", 0_u64.to_be_bytes().as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = open(Backend::File(path)).unwrap_err();
+    assert!(matches!(error, OpenError::Corrupt { .. }) && error.to_string().contains("schema 0"), "{error}");
+}
+
 #[test]
 fn what_is_not_ours_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -154,9 +221,9 @@ fn what_is_not_ours_is_refused_and_left_alone() {
         open_schema(Backend::File(other.clone()), schema).unwrap().close();
         fs::read(other).unwrap()
     };
-    assert!(matches!(refused(&make(Schema { kind: "else", version: 3 })), OpenError::Foreign { .. }));
+    assert!(matches!(refused(&make(Schema { kind: "else", ..SCHEMA })), OpenError::Foreign { .. }));
     assert!(matches!(
-        refused(&make(Schema { kind: "test", version: 4 })),
+        refused(&make(Schema { upgrades: &[add_one, times_ten, add_one], ..SCHEMA })),
         OpenError::LaterSchema { found: 4, known: 3, .. }
     ));
     let whole = make(SCHEMA);

@@ -148,9 +148,9 @@ fn hold_a_client(disk: &Disk, steps: usize, losses: &[Loss]) {
         Change::Keep(n, Arc::new(letter))
     };
     let resolve = |n: u64| {
-        let header = *sample(n, b"").header();
+        let header = sample(n, b"").header();
         let outcome = KeptOutcome { id: header.id, lane: header.lane_key(), n, verdict: Verdict::DELIVERED };
-        Change::Resolve(n, outcome)
+        Change::Resolve(n, outcome.into())
     };
     let (sender, inbox) = (PeerId::from_bytes([9; 32]), InboxRow { closed: 3, ..InboxRow::default() });
     let batches = [

@@ -31,15 +31,33 @@ const SERIAL: &str = "serial";
 const MAGIC: [u8; 9] = [b'r', b'e', b'd', b'b', 0x1A, 0x0A, 0xA9, 0x0D, 0x0A];
 
 /// What is in a file: whose store, and in which version of its tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Schema {
     /// Whose store: `relay` or `client`.
     pub kind: &'static str,
-    /// Which version of its tables.
-    pub version: u64,
+    /// The steps that lead from each version of its tables to the next: the first from version 1 to version 2.
+    pub upgrades: &'static [Upgrade],
 }
 
-/// Why a store could not be opened. Nothing was changed.
+/// Makes of the tables of one version those of the next.
+pub type Upgrade = fn(&WriteTransaction) -> Result<(), Fault>;
+
+impl Schema {
+    /// Which version of the tables this program reads and writes.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        1 + self.upgrades.len() as u64
+    }
+
+    /// Brings tables of an earlier version to this one, in the transaction that is to be committed with it.
+    pub(super) fn upgrade(&self, transaction: &WriteTransaction, from: u64) -> Result<(), Fault> {
+        let known = from.checked_sub(1).and_then(|done| self.upgrades.get(usize::try_from(done).ok()?..));
+        let steps = known.ok_or_else(|| Fault::corrupt(format!("there is no schema {from}")))?;
+        steps.iter().try_for_each(|step| step(transaction))
+    }
+}
+
+/// Why a store could not be opened. Nothing was changed, the version of its tables included.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -143,8 +161,7 @@ impl Opening<'_> {
                 if is_unfilled(&database).map_err(|fault| self.judge_fault(fault))? {
                     self.fill(&database, id, fill)?;
                 }
-                let id = self.check(database.begin_read().map_err(Fault::from))?;
-                Ok((database, id))
+                self.upgraded(database)
             }
         }
     }
@@ -154,11 +171,7 @@ impl Opening<'_> {
         match self.backend {
             Backend::File(path) => self.open_file(path),
             Backend::Memory => Err(self.io(io::Error::other("memory is gone once closed"))),
-            Backend::Custom(open) => {
-                let database = self.database(open().map_err(|source| self.io(source))?)?;
-                let id = self.check(database.begin_read().map_err(Fault::from))?;
-                Ok((database, id))
-            }
+            Backend::Custom(open) => self.upgraded(self.database(open().map_err(|source| self.io(source))?)?),
         }
     }
 
@@ -210,8 +223,23 @@ impl Opening<'_> {
             Err(DatabaseError::RepairAborted) => {}
             Err(error) => return Err(self.judge(error)),
         }
-        let database = self.database(Box::new(FileBackend::new(open(true)?).map_err(|error| self.judge(error))?))?;
-        let id = self.check(database.begin_read().map_err(Fault::from))?;
+        self.upgraded(self.database(Box::new(FileBackend::new(open(true)?).map_err(|error| self.judge(error))?))?)
+    }
+
+    /// Brings a store of an earlier version to this one, in one commit: it is the one or the other.
+    fn upgraded(&self, database: Database) -> Result<(Database, StoreId), OpenError> {
+        let (id, found) = self.check(database.begin_read().map_err(Fault::from))?;
+        let known = self.schema.version();
+        if found < known {
+            let commit = || -> Result<(), Fault> {
+                let transaction = database.begin_write()?;
+                self.schema.upgrade(&transaction, found)?;
+                transaction.open_table(META)?.insert(VERSION, known.to_be_bytes().as_slice())?;
+                Ok(transaction.commit()?)
+            };
+            commit().map_err(|fault| self.judge_fault(fault))?;
+            tracing::info!(store = %self.backend.path().display(), from = found, to = known, "store upgraded");
+        }
         Ok((database, id))
     }
 
@@ -235,7 +263,7 @@ impl Opening<'_> {
             {
                 let mut meta = transaction.open_table(META)?;
                 meta.insert(KIND, self.schema.kind.as_bytes())?;
-                meta.insert(VERSION, self.schema.version.to_be_bytes().as_slice())?;
+                meta.insert(VERSION, self.schema.version().to_be_bytes().as_slice())?;
                 meta.insert(STORE_ID, id.0.as_slice())?;
             }
             fill(&transaction)?;
@@ -244,8 +272,8 @@ impl Opening<'_> {
         first_commit().map_err(|fault| self.judge_fault(fault))
     }
 
-    /// Whether this is a store of the wanted kind and version; its id.
-    fn check(&self, transaction: Result<ReadTransaction, Fault>) -> Result<StoreId, OpenError> {
+    /// Whether this is a store of the wanted kind, of a version that is known; its id and that version.
+    fn check(&self, transaction: Result<ReadTransaction, Fault>) -> Result<(StoreId, u64), OpenError> {
         let read = || -> Result<_, Fault> {
             let transaction = transaction?;
             let meta = match transaction.open_table(META) {
@@ -265,12 +293,12 @@ impl Opening<'_> {
         }
         let version = version.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
         let version = version.ok_or_else(|| self.corrupt("it has no schema version"))?;
-        if version > self.schema.version {
-            let known = self.schema.version;
+        let known = self.schema.version();
+        if version > known {
             return Err(OpenError::LaterSchema { path: self.backend.path().to_owned(), found: version, known });
         }
         let id = id.and_then(|bytes| Some(StoreId(bytes.try_into().ok()?)));
-        id.ok_or_else(|| self.corrupt("it has no store id"))
+        id.map(|id| (id, version)).ok_or_else(|| self.corrupt("it has no store id"))
     }
 
     fn io(&self, source: io::Error) -> OpenError {

@@ -68,8 +68,9 @@ pub fn backup_file(path: &Path, entropy: &dyn Entropy, mut take: Box<TakePiece>)
 /// [`BackupError`].
 pub fn verify_backup(from: impl Read, progress: &mut dyn FnMut(Progress)) -> Result<Progress, BackupError> {
     let mut reader = Reader::begin(from)?;
-    if reader.version > schema::SCHEMA.version {
-        return Err(BackupError::LaterSchema { found: reader.version, known: schema::SCHEMA.version });
+    let known = schema::SCHEMA.version();
+    if reader.version > known {
+        return Err(BackupError::LaterSchema { found: reader.version, known });
     }
     while reader.next()?.is_some() {
         progress(reader.progress);
@@ -104,6 +105,7 @@ pub fn restore_file(
                 .unwrap_or_else(|_| Err(Fault::corrupt("its rows make no sense")))?;
             progress(reader.progress);
         }
+        schema::SCHEMA.upgrade(transaction, reader.version)?;
         renew(transaction, clock)
     };
     let file =
@@ -140,7 +142,7 @@ fn write(transaction: &ReadTransaction, take: &mut dyn FnMut(Bytes) -> Result<()
         ($($table:ident),*) => { $(rows += transaction.open_table(schema::$table)?.len()?;)* };
     }
     each_table!(count);
-    let mut pieces = Pieces::begin(schema::SCHEMA.version, rows, take)?;
+    let mut pieces = Pieces::begin(schema::SCHEMA.version(), rows, take)?;
     macro_rules! write {
         ($($table:ident),*) => { $(write_table(transaction, schema::$table, &mut pieces)?;)* };
     }

@@ -16,7 +16,7 @@ use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
 use super::super::file::OpenError;
 
-const MAGIC: &[u8; 19] = b"posthouse backup 1\n";
+pub(super) const MAGIC: &[u8; 19] = b"posthouse backup 1\n";
 
 /// A piece is sent off from this size on. Small enough to be at hand at once, large enough to be few.
 const PIECE_BYTES: usize = 256 << 10;

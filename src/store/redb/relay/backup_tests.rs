@@ -122,6 +122,19 @@ async fn every_table_is_in_a_backup() {
 }
 
 #[tokio::test]
+async fn a_backup_by_a_later_program_is_called_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, file] = ["relay.redb", "backup"].map(|name| directory.path().join(name));
+    let store = open(&path, &TestClock::shared());
+    backup(&store, &file).await;
+    let mut later = std::fs::read(&file).unwrap();
+    let version = super::backup_file::MAGIC.len() + 7;
+    later[version] += 1;
+    let refused = verify_backup(&*later, &mut |_| ());
+    assert!(matches!(refused, Err(BackupError::LaterSchema { found: 2, known: 1 })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_backup_that_nobody_takes_is_given_up_and_a_damaged_one_makes_no_store() {
     let directory = tempfile::tempdir().unwrap();
     let [path, file, restored] = ["relay.redb", "backup", "restored.redb"].map(|name| directory.path().join(name));
