@@ -8,6 +8,32 @@ const GAP: &str = "gap";
 /// Likewise: its time had run out when it came.
 const EXPIRED: &str = "expired";
 
+/// Why a connection is refused before it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TurnedAway {
+    /// The relay is about to stop.
+    Draining,
+    /// Its address tries more often than it may.
+    TooOften,
+    /// Its address has as many connections without R:HELLO as it may.
+    AddressFull,
+    /// The relay has as many connections as it may, in all or without R:HELLO.
+    Full,
+}
+
+impl TurnedAway {
+    const ALL: [Self; 4] = [Self::Draining, Self::TooOften, Self::AddressFull, Self::Full];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::TooOften => "too_often",
+            Self::AddressFull => "address_full",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// Counters of one relay since its start. Those of packets count frames, of which one may be about many messages.
 #[derive(Debug)]
 pub struct Meter {
@@ -29,8 +55,10 @@ pub struct Meter {
     pub refusals: Named,
     /// Sessions and connections that the relay closed, by close code.
     pub closed: Named,
-    /// Connections that were refused before they were any.
-    pub turned_away: Counter,
+    /// Connections that were refused before they were any, by reason.
+    pub turned_away: Named,
+    /// Attempts that were told to come again with a proof of their address.
+    pub retries: Counter,
 }
 
 impl Default for Meter {
@@ -47,7 +75,8 @@ impl Default for Meter {
             paged: Counter::default(),
             refusals: Named::new(rejected.chain(waits).chain([GAP, EXPIRED])),
             closed: Named::new(CloseCode::ALL.iter().map(|code| code.name())),
-            turned_away: Counter::default(),
+            turned_away: Named::new(TurnedAway::ALL.iter().map(|why| why.name())),
+            retries: Counter::default(),
         }
     }
 }

@@ -27,6 +27,7 @@ mod remembered;
 mod serve;
 mod session;
 mod settle;
+mod strangers;
 mod submit;
 mod sweep;
 mod sync;
