@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, VarInt};
 
-use super::config::{self, Chance, Determinism, TransportLimits};
+use super::config::{self, CLIENT_LARGE_FRAMES, Chance, Determinism, RELAY_LARGE_FRAMES, TransportLimits};
 use super::connection::Connection;
 use super::error::{BindError, ConnectError, HandshakeError};
 use super::socket::{Bell, Socket, WakeSocket, canonical, send_wake};
@@ -161,7 +161,7 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Connection, HandshakeError> {
         let handshake = self.attempt.accept()?;
         match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(done) => Ok(Connection::new(done?, self.here)),
+            Ok(done) => Ok(Connection::new(done?, self.here, RELAY_LARGE_FRAMES)),
             Err(_) => Err(HandshakeError::Timeout),
         }
     }
@@ -255,7 +255,7 @@ impl ClientEndpoint {
             io::Error::new(kind, error)
         })?;
         match tokio::time::timeout(timeout, attempt).await {
-            Ok(Ok(connection)) => Ok(Connection::new(connection, self.here)),
+            Ok(Ok(connection)) => Ok(Connection::new(connection, self.here, CLIENT_LARGE_FRAMES)),
             Ok(Err(error)) => Err(finding.error(relay).unwrap_or_else(|| error.into())),
             Err(_) => Err(ConnectError::Timeout),
         }
