@@ -31,6 +31,7 @@ struct Counts {
     closed: Vec<(&'static str, u64)>,
     turned_away: Vec<(&'static str, u64)>,
     retries: u64,
+    unread: u64,
     accepted: u64,
     outcomes: [(&'static str, u64); 3],
     commits: Lengths,
@@ -56,6 +57,7 @@ pub(super) async fn metrics(
         closed: meter.closed.counts().collect(),
         turned_away: meter.turned_away.counts().collect(),
         retries: meter.retries.count(),
+        unread: meter.unread.count(),
         accepted: counted.accepted.count(),
         outcomes: [
             ("delivered", counted.delivered.lengths().count()),
@@ -101,6 +103,7 @@ impl Collector for Snapshot {
             &counts.turned_away,
         )?;
         told.counter("retries", "Connection attempts that were told to prove their address first", counts.retries)?;
+        told.counter("unread_packets", "First packets of handshakes left unread: a flood", counts.unread)?;
         told.histogram(
             "commit_duration",
             "From the beginning of a transaction of the store until it is on the disk",

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::time::Moment;
+use crate::transport::network;
 
 /// A validated address may make so many times the attempts of an unvalidated one.
 const VALIDATED_FACTOR: u32 = 16;
@@ -65,14 +66,6 @@ impl Gate {
         }
         attempts.claimed = attempts.claimed.saturating_add(1);
         if attempts.claimed <= per_second && !crowded { Passage::Welcome } else { Passage::Prove }
-    }
-}
-
-/// What one subscriber has: an IPv4 address, or an IPv6 network of 64 bits.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a relay counts while it runs: packets, refusals, and how sessions end. The store counts for itself.
 
+use std::sync::Arc;
+
 use crate::measure::{Counter, Named};
 use crate::protocol::{Answer, CloseCode, Outcome, RejectReason, WaitReason};
 
@@ -57,6 +59,8 @@ pub struct Meter {
     pub closed: Named,
     /// Connections that were refused before they were any, by reason.
     pub turned_away: Named,
+    /// First packets of handshakes that were left unread: too many came from their addresses.
+    pub unread: Arc<Counter>,
     /// Attempts that were told to come again with a proof of their address.
     pub retries: Counter,
 }
@@ -76,6 +80,7 @@ impl Default for Meter {
             refusals: Named::new(rejected.chain(waits).chain([GAP, EXPIRED])),
             closed: Named::new(CloseCode::ALL.iter().map(|code| code.name())),
             turned_away: Named::new(TurnedAway::ALL.iter().map(|why| why.name())),
+            unread: Arc::default(),
             retries: Counter::default(),
         }
     }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::gate::network;
 use super::meter::TurnedAway;
+use crate::transport::network;
 
 /// One address has this share (one in so many) of the places. As many as it can need: with the attempts that it may
 /// make in a second, each would have to keep its place for a quarter of one.

@@ -89,6 +89,25 @@ async fn first_packets_in_somebodys_name_begin_few_handshakes_and_do_not_lock_th
 }
 
 #[tokio::test]
+async fn a_flood_of_first_packets_is_left_unread_and_those_who_are_there_go_on() {
+    let mut relay = TestRelay::in_memory().with(|limits, _| limits.transport.first_packets_per_address = 20);
+    relay.start();
+    let bystanders = Bystanders::of(&relay).await;
+    let packets = first_packets(&relay, 200).await;
+    let mut sent = 0;
+    // A second may begin anew meanwhile.
+    until("packets that are left unread", || {
+        send_from_attacker(&packets, relay.at());
+        sent += packets.len() as u64;
+        relay.unread() > 0
+    })
+    .await;
+    assert!(relay.unread() <= sent);
+    bystanders.assert_unharmed().await;
+    Session::open(relay.at(), 2, hello()).await;
+}
+
+#[tokio::test]
 async fn silent_connections_from_one_address_leave_places_for_the_others() {
     let (relay, bystanders) = scene().await;
     let (mut silent, mut refused) = (Vec::new(), 0);

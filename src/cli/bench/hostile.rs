@@ -25,7 +25,9 @@ use super::target::Figures;
 pub(super) const WINDOW: u32 = 1024;
 
 /// What `/metrics` tells of connections that were not let in.
-const TURNED_AWAY: [&str; 2] = ["posthouse_refused_connections_total", "posthouse_retries_total"];
+const TURNED_AWAY: &str = "posthouse_refused_connections_total{reason=\"";
+const RETRIES: &str = "posthouse_retries_total";
+const UNREAD: &str = "posthouse_unread_packets_total";
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -231,9 +233,12 @@ async fn turned_away(data: PathBuf) -> anyhow::Result<BTreeMap<String, u64>> {
     let metrics = tokio::task::spawn_blocking(move || ask(&data, "metrics")).await??;
     let counted = metrics.lines().filter_map(|line| {
         let (name, count) = line.rsplit_once(' ')?;
-        let (metric, reason) = name.split_once("{reason=\"").unwrap_or((name, "retry\"}"));
-        let known = TURNED_AWAY.contains(&metric);
-        known.then_some((reason.trim_end_matches("\"}").to_owned(), count.parse().ok()?))
+        let reason = match name {
+            RETRIES => "retry",
+            UNREAD => "unread",
+            _ => name.strip_prefix(TURNED_AWAY)?.trim_end_matches("\"}"),
+        };
+        Some((reason.to_owned(), count.parse().ok()?))
     });
     Ok(counted.collect())
 }

@@ -19,6 +19,7 @@ use crate::address::RelayAddress;
 pub(super) const WITHOUT_LIMITS: &str = "\
 [limits]
 connections_per_address = 1000000
+first_packets_per_address = 4000000
 connections_without_hello = 100000
 mailbox_messages = 1000000000
 mailbox_bytes = 1000000000000

@@ -231,6 +231,12 @@ impl TestRelay {
         observer.counted(|meter, _| counted(meter)).unwrap()
     }
 
+    /// First packets of handshakes that were left unread.
+    pub(crate) fn unread(&self) -> u64 {
+        let observer = self.running.as_ref().unwrap().relay.observer();
+        observer.counted(|meter, _| meter.unread.count()).unwrap()
+    }
+
     /// What its operator may do.
     pub(crate) fn operator(&self) -> Operator {
         self.running.as_ref().unwrap().relay.observer().operator()
