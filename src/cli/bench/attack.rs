@@ -169,10 +169,13 @@ async fn begin_frames(session: &Session) -> anyhow::Result<()> {
         [&length.to_be_bytes()[..], &of.number().to_be_bytes(), &content].concat()
     };
     for _ in 0..SYNC_STREAMS {
-        let (sync, _) = session.sync().await?;
-        sync.try_send_bytes(&begun(FrameType::PageR))?;
-        // Dropped, it would end.
-        tokio::spawn(async move { sync.flush().await });
+        let stream = session.sync().await?;
+        stream.0.try_send_bytes(&begun(FrameType::PageR))?;
+        tokio::spawn(async move {
+            // Dropped, it would end.
+            let _stream = stream;
+            std::future::pending::<()>().await;
+        });
     }
     session.submit.try_send_bytes(&begun(FrameType::MsgR))?;
     Ok(session.notify.try_send_bytes(&begun(FrameType::AckR))?)
