@@ -29,7 +29,9 @@ struct Counts {
     paged: u64,
     refusals: Vec<(&'static str, u64)>,
     closed: Vec<(&'static str, u64)>,
-    turned_away: u64,
+    turned_away: Vec<(&'static str, u64)>,
+    retries: u64,
+    unread: u64,
     accepted: u64,
     outcomes: [(&'static str, u64); 3],
     commits: Lengths,
@@ -53,7 +55,9 @@ pub(super) async fn metrics(
         paged: meter.paged.count(),
         refusals: meter.refusals.counts().collect(),
         closed: meter.closed.counts().collect(),
-        turned_away: meter.turned_away.count(),
+        turned_away: meter.turned_away.counts().collect(),
+        retries: meter.retries.count(),
+        unread: meter.unread.count(),
         accepted: counted.accepted.count(),
         outcomes: [
             ("delivered", counted.delivered.lengths().count()),
@@ -92,7 +96,14 @@ impl Collector for Snapshot {
         )?;
         told.counters("refusals", "Messages that were not accepted, by reason", "reason", &counts.refusals)?;
         told.counters("closed_sessions", "Connections that the relay closed, by close code", "code", &counts.closed)?;
-        told.counter("refused_connections", "Connections refused by limits, or while draining", counts.turned_away)?;
+        told.counters(
+            "refused_connections",
+            "Connections refused by limits, or while draining, by reason",
+            "reason",
+            &counts.turned_away,
+        )?;
+        told.counter("retries", "Connection attempts that were told to prove their address first", counts.retries)?;
+        told.counter("unread_packets", "First packets of handshakes left unread: a flood", counts.unread)?;
         told.histogram(
             "commit_duration",
             "From the beginning of a transaction of the store until it is on the disk",

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::complaints::Complaints;
 use super::gate::{Gate, Passage};
+use super::meter::TurnedAway;
+use super::strangers::{Stranger, Strangers};
 use super::{Node, serve};
 use crate::protocol::CloseCode;
 use crate::transport::Incoming;
@@ -13,16 +16,11 @@ use crate::transport::Incoming;
 /// How long sessions may take to finish once the relay ends.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
-/// With this share (one in so many) of the places for connections without R:HELLO taken, the relay is crowded.
-const CROWDED_SHARE: usize = 10;
-
-/// A connection that has not said R:HELLO yet, for as long as this lives. Their number is that of all of these.
-pub(super) type Stranger = Arc<()>;
-
 /// Accepts until the relay ends, then waits for the sessions to finish.
 pub(super) async fn run(node: Arc<Node>) {
     let gate = Gate::default();
-    let stranger = Stranger::default();
+    let strangers = Strangers::default();
+    let refused = Complaints::new(node.clock.clone());
     let mut sessions = JoinSet::new();
     loop {
         let incoming = tokio::select! {
@@ -32,36 +30,35 @@ pub(super) async fn run(node: Arc<Node>) {
             incoming = node.endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
-        if node.is_draining() {
-            node.meter.turned_away.add(1);
-            incoming.refuse();
-            continue;
-        }
         let limits = node.in_force.limits();
-        let (strangers, max_strangers) = (Arc::strong_count(&stranger) - 1, limits.transport.max_without_hello);
-        let crowded = strangers > max_strangers / CROWDED_SHARE;
-        let address = incoming.remote().ip();
-        match gate.judge(limits.connections_per_address, node.clock.now(), address, (incoming.is_validated(), crowded))
-        {
-            Passage::Welcome => {}
-            Passage::Prove => {
-                incoming.retry();
-                continue;
-            }
-            Passage::Refuse => {
-                tracing::debug!("too many connections from one address: refused");
-                node.meter.turned_away.add(1);
-                incoming.refuse();
-                continue;
-            }
-        }
-        // Each connection is a task here until it is over.
-        if sessions.len() < limits.connections && strangers < max_strangers {
-            sessions.spawn(shake_hands(node.clone(), incoming, stranger.clone()));
+        let (address, places) = (incoming.remote().ip(), limits.transport.max_without_hello);
+        let state = (incoming.is_validated(), strangers.crowd(places));
+        let admitted = if node.is_draining() {
+            Err(TurnedAway::Draining)
         } else {
-            tracing::warn!("as many connections as the limits allow: one more is refused");
-            node.meter.turned_away.add(1);
-            incoming.refuse();
+            match gate.judge(limits.connections_per_address, node.clock.now(), address, state) {
+                Passage::Prove => {
+                    node.meter.retries.add(1);
+                    incoming.retry();
+                    continue;
+                }
+                Passage::Refuse => Err(TurnedAway::TooOften),
+                Passage::Welcome if sessions.len() >= limits.connections => Err(TurnedAway::Full),
+                Passage::Welcome => strangers.admit(address, places),
+            }
+        };
+        match admitted {
+            // Each connection is a task here until it is over.
+            Ok(stranger) => drop(sessions.spawn(shake_hands(node.clone(), incoming, stranger))),
+            Err(why) => {
+                node.meter.turned_away.add(why.name());
+                if why != TurnedAway::Draining
+                    && let Some(count) = refused.count()
+                {
+                    tracing::warn!(%address, reason = why.name(), count, "connections are refused");
+                }
+                incoming.refuse();
+            }
         }
     }
     node.registry.close_all(CloseCode::GoingAway, "the relay stops");

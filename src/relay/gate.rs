@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::time::Moment;
+use crate::transport::network;
 
 /// A validated address may make so many times the attempts of an unvalidated one.
 const VALIDATED_FACTOR: u32 = 16;
@@ -26,13 +27,21 @@ pub(super) enum Passage {
 /// Counts attempts by address, second by second.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    second: Mutex<(u64, HashMap<IpAddr, u32>)>,
+    second: Mutex<(u64, HashMap<IpAddr, Attempts>)>,
+}
+
+/// Attempts from one address in one second. Those that only name it are not counted against those that have proven
+/// it: otherwise whoever sends packets in the name of somebody else would lock that one out.
+#[derive(Debug, Default)]
+struct Attempts {
+    claimed: u32,
+    proven: u32,
 }
 
 impl Gate {
-    /// An attempt from `address`, which has proven itself if `validated`, where `per_second` are welcome. While the relay is `crowded` with
-    /// connections that have not said who they are, everybody has to prove its address: a flood from spoofed
-    /// ones then takes no places.
+    /// An attempt from `address`, which has proven itself if `validated`, where `per_second` are welcome. While the
+    /// relay is `crowded` with connections that have not said who they are, everybody has to prove its address: a
+    /// flood from spoofed ones then takes no places.
     pub(super) fn judge(
         &self,
         per_second: u32,
@@ -50,22 +59,13 @@ impl Gate {
             return if validated { Passage::Welcome } else { Passage::Prove };
         }
         let attempts = counted.1.entry(address).or_default();
-        *attempts = attempts.saturating_add(1);
-        match (*attempts <= per_second, validated) {
-            (true, false) if crowded => Passage::Prove,
-            (true, _) => Passage::Welcome,
-            (false, false) => Passage::Prove,
-            (false, true) if *attempts <= per_second.saturating_mul(VALIDATED_FACTOR) => Passage::Welcome,
-            (false, true) => Passage::Refuse,
+        if validated {
+            attempts.proven = attempts.proven.saturating_add(1);
+            let welcome = attempts.proven <= per_second.saturating_mul(VALIDATED_FACTOR);
+            return if welcome { Passage::Welcome } else { Passage::Refuse };
         }
-    }
-}
-
-/// What one subscriber has: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
+        attempts.claimed = attempts.claimed.saturating_add(1);
+        if attempts.claimed <= per_second && !crowded { Passage::Welcome } else { Passage::Prove }
     }
 }
 
@@ -85,12 +85,23 @@ mod tests {
         assert_eq!(gate.judge(2, at(1), flood, (false, false)), Passage::Welcome);
         assert_eq!(gate.judge(2, at(2), flood, (false, false)), Passage::Prove);
         assert_eq!(gate.judge(2, at(3), flood, (true, false)), Passage::Welcome);
-        for _ in 0..40 {
-            gate.judge(2, at(4), flood, (true, false));
+        for _ in 0..31 {
+            assert_eq!(gate.judge(2, at(4), flood, (true, false)), Passage::Welcome);
         }
         assert_eq!(gate.judge(2, at(5), flood, (true, false)), Passage::Refuse);
         assert_eq!(gate.judge(2, at(5), other, (false, false)), Passage::Welcome);
         assert_eq!(gate.judge(2, at(1000), flood, (false, false)), Passage::Welcome, "the next second is a new one");
+    }
+
+    #[test]
+    fn a_flood_in_the_name_of_an_address_does_not_lock_its_owner_out() {
+        let gate = Gate::default();
+        let owner = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        for _ in 0..10_000 {
+            gate.judge(2, Moment::default(), owner, (false, false));
+        }
+        assert_eq!(gate.judge(2, Moment::default(), owner, (false, false)), Passage::Prove);
+        assert_eq!(gate.judge(2, Moment::default(), owner, (true, false)), Passage::Welcome);
     }
 
     #[test]

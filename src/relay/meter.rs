@@ -1,5 +1,7 @@
 //! What a relay counts while it runs: packets, refusals, and how sessions end. The store counts for itself.
 
+use std::sync::Arc;
+
 use crate::measure::{Counter, Named};
 use crate::protocol::{Answer, CloseCode, Outcome, RejectReason, WaitReason};
 
@@ -7,6 +9,32 @@ use crate::protocol::{Answer, CloseCode, Outcome, RejectReason, WaitReason};
 const GAP: &str = "gap";
 /// Likewise: its time had run out when it came.
 const EXPIRED: &str = "expired";
+
+/// Why a connection is refused before it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TurnedAway {
+    /// The relay is about to stop.
+    Draining,
+    /// Its address tries more often than it may.
+    TooOften,
+    /// Its address has as many connections without R:HELLO as it may.
+    AddressFull,
+    /// The relay has as many connections as it may, in all or without R:HELLO.
+    Full,
+}
+
+impl TurnedAway {
+    const ALL: [Self; 4] = [Self::Draining, Self::TooOften, Self::AddressFull, Self::Full];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::TooOften => "too_often",
+            Self::AddressFull => "address_full",
+            Self::Full => "full",
+        }
+    }
+}
 
 /// Counters of one relay since its start. Those of packets count frames, of which one may be about many messages.
 #[derive(Debug)]
@@ -29,8 +57,12 @@ pub struct Meter {
     pub refusals: Named,
     /// Sessions and connections that the relay closed, by close code.
     pub closed: Named,
-    /// Connections that were refused before they were any.
-    pub turned_away: Counter,
+    /// Connections that were refused before they were any, by reason.
+    pub turned_away: Named,
+    /// First packets of handshakes that were left unread: too many came from their addresses.
+    pub unread: Arc<Counter>,
+    /// Attempts that were told to come again with a proof of their address.
+    pub retries: Counter,
 }
 
 impl Default for Meter {
@@ -47,7 +79,9 @@ impl Default for Meter {
             paged: Counter::default(),
             refusals: Named::new(rejected.chain(waits).chain([GAP, EXPIRED])),
             closed: Named::new(CloseCode::ALL.iter().map(|code| code.name())),
-            turned_away: Counter::default(),
+            turned_away: Named::new(TurnedAway::ALL.iter().map(|why| why.name())),
+            unread: Arc::default(),
+            retries: Counter::default(),
         }
     }
 }

@@ -27,6 +27,7 @@ mod remembered;
 mod serve;
 mod session;
 mod settle;
+mod strangers;
 mod submit;
 mod sweep;
 mod sync;
@@ -173,13 +174,13 @@ impl Relay {
             });
             Node {
                 id,
+                meter: Meter { unread: endpoint.unread(), ..Meter::default() },
                 endpoint,
                 store,
                 registry,
                 federation,
                 misrouted: Complaints::new(clock.clone()),
                 started: clock.now(),
-                meter: Meter::default(),
                 draining: watch::Sender::new(false),
                 in_force: InForce::new(limits, &clock),
                 clock,

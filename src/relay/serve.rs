@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::accept::Stranger;
 use super::session::{Answered, End, SEND_BUFFER_BYTES, Session, unexpected};
+use super::strangers::Stranger;
 use super::{Node, notify, submit, sync};
 use crate::id::{PeerId, RelayId};
 use crate::protocol::{

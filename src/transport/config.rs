@@ -34,7 +34,14 @@ const RELAY_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// what a client that reads nothing costs.
 const RELAY_SEND_WINDOW_BYTES: u64 = 2 << 20;
 
-/// The same three for a client, which has one connection and whole pages to take.
+/// Frames above 64 KiB that a relay gathers of one connection at a time. One: only submit has a use for them, and they
+/// come there one after the other.
+pub(super) const RELAY_LARGE_FRAMES: usize = 1;
+
+/// The same for a client: a page on each stream, and a message that is pushed.
+pub(super) const CLIENT_LARGE_FRAMES: usize = 1 + RELAY_MAX_STREAMS as usize;
+
+/// The same three windows for a client, which has one connection and whole pages to take.
 const CLIENT_STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// See [`CLIENT_STREAM_WINDOW_BYTES`].
 const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -75,9 +82,14 @@ pub struct TransportLimits {
     /// Connection attempts that wait for [`RelayEndpoint::accept`](super::RelayEndpoint::accept). At the limit
     /// further ones are dropped unanswered; clients try again. 4,096, a fraction of a second's work.
     pub max_waiting_attempts: usize,
+    /// First packets of handshakes from one address in one second; more are left unread. 4,096: four for each
+    /// connection that an address may have made in a second, so that only a flood comes near. More cost the relay up
+    /// to so many times the keys, the decryption and the answer that a packet takes.
+    pub first_packets_per_address: u32,
     /// How long a connection may be without R:HELLO. 5 s. Enforced by the relay's accept loop.
     pub hello_timeout: Duration,
-    /// Connections without R:HELLO at one time, handshakes included. 1,000. Enforced by the relay's accept loop.
+    /// Connections without R:HELLO at one time, handshakes included; a quarter of them from one address. 1,000.
+    /// Enforced by the relay's accept loop.
     pub max_without_hello: usize,
     /// How long nothing may be heard before a connection is over. 45 s: three keep-alives.
     pub idle_timeout: Duration,
@@ -96,6 +108,7 @@ impl Default for TransportLimits {
         Self {
             handshake_timeout: Duration::from_secs(10),
             max_waiting_attempts: 4096,
+            first_packets_per_address: 4096,
             hello_timeout: Duration::from_secs(5),
             max_without_hello: 1000,
             idle_timeout: Duration::from_secs(45),

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{SendStream, VarInt};
+use quinn::{RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::error::{CloseReason, TransportError};
 use super::socket::canonical;
-use super::stream::{DEFAULT_SEND_BUFFER_BYTES, FrameReceiver, FrameSender};
+use super::stream::{DEFAULT_SEND_BUFFER_BYTES, FrameReceiver, FrameSender, LargeFrames};
 use super::watch::Ends;
 use crate::id::PeerId;
 use crate::identity::key_of_certificate;
@@ -24,6 +24,7 @@ pub struct Connection(Arc<Inner>);
 struct Inner {
     quinn: quinn::Connection,
     ends: Arc<Ends>,
+    large_frames: LargeFrames,
     /// A stream that was accepted and whose first frame has not come yet.
     half_open: Mutex<Option<(SendStream, FrameReceiver)>>,
 }
@@ -35,13 +36,15 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(quinn: quinn::Connection, here: PeerId) -> Self {
+    /// It gathers no more large frames at a time than that.
+    pub(super) fn new(quinn: quinn::Connection, here: PeerId, large_frames: usize) -> Self {
         let there = quinn
             .peer_identity()
             .and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| key_of_certificate(chain.first()?))
             .map(PeerId::from_bytes);
-        Self(Arc::new(Inner { quinn, ends: Arc::new(Ends { here, there }), half_open: Mutex::default() }))
+        let (ends, large_frames) = (Arc::new(Ends { here, there }), Arc::new(Semaphore::new(large_frames)));
+        Self(Arc::new(Inner { quinn, ends, large_frames, half_open: Mutex::default() }))
     }
 
     /// Where the other side is now; it may move.
@@ -84,7 +87,7 @@ impl Connection {
         let (send, receive) = self.0.quinn.open_bi().await?;
         let sender = FrameSender::new(send, self.0.ends.clone(), send_buffer_bytes);
         sender.try_send(&OpenN { kind }.into())?;
-        Ok((sender, FrameReceiver::new(receive, self.0.ends.clone())))
+        Ok((sender, self.receiver(receive)))
     }
 
     /// Waits for a stream that the other side opens, and for its first frame. Whether that kind of stream is
@@ -101,7 +104,7 @@ impl Connection {
             Some(stream) => stream,
             None => {
                 let (send, receive) = self.0.quinn.accept_bi().await?;
-                (send, FrameReceiver::new(receive, self.0.ends.clone()))
+                (send, self.receiver(receive))
             }
         };
         let first = half_open.insert(stream).1.next().await;
@@ -117,6 +120,10 @@ impl Connection {
             }
             None => Err(WireError::Truncated.into()),
         }
+    }
+
+    fn receiver(&self, stream: RecvStream) -> FrameReceiver {
+        FrameReceiver::new(stream, self.0.ends.clone(), self.0.large_frames.clone())
     }
 
     /// Closes the connection at once. What was sent and is not acknowledged is lost, so whatever the other side

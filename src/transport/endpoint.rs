@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, VarInt};
 
-use super::config::{self, Chance, Determinism, TransportLimits};
+use super::config::{self, CLIENT_LARGE_FRAMES, Chance, Determinism, RELAY_LARGE_FRAMES, TransportLimits};
 use super::connection::Connection;
 use super::error::{BindError, ConnectError, HandshakeError};
+use super::sieve::Sieve;
 use super::socket::{Bell, Socket, WakeSocket, canonical, send_wake};
 use super::tls::{self, ClientTls, SERVER_NAME};
 use crate::id::{PeerId, RelayId};
 use crate::identity::Identity;
+use crate::measure::Counter;
 use crate::protocol::{CloseCode, clip_text};
 use crate::random::Entropy;
 
@@ -23,6 +25,7 @@ use crate::random::Entropy;
 pub struct RelayEndpoint {
     quinn: quinn::Endpoint,
     socket: Arc<dyn AsyncUdpSocket>,
+    unread: Arc<Counter>,
     here: PeerId,
     handshake_timeout: Duration,
 }
@@ -63,9 +66,17 @@ impl RelayEndpoint {
         let server = config::relay(identity, limits, determinism, tls);
         let endpoint = config::relay_endpoint(identity, limits, entropy);
         let (socket, runtime) = socket.open()?;
-        let quinn = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), socket.clone(), runtime)?;
+        let sieve = Sieve::new(socket.clone(), runtime.clone(), limits.first_packets_per_address);
+        let unread = sieve.unread();
+        let quinn = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), sieve, runtime)?;
         let here = identity.peer_id();
-        Ok(Self { quinn, socket, here, handshake_timeout: limits.handshake_timeout })
+        Ok(Self { quinn, socket, unread, here, handshake_timeout: limits.handshake_timeout })
+    }
+
+    /// How many first packets of handshakes were left unread; it counts on.
+    #[must_use]
+    pub fn unread(&self) -> Arc<Counter> {
+        self.unread.clone()
     }
 
     /// Where it listens.
@@ -161,7 +172,7 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Connection, HandshakeError> {
         let handshake = self.attempt.accept()?;
         match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(done) => Ok(Connection::new(done?, self.here)),
+            Ok(done) => Ok(Connection::new(done?, self.here, RELAY_LARGE_FRAMES)),
             Err(_) => Err(HandshakeError::Timeout),
         }
     }
@@ -255,7 +266,7 @@ impl ClientEndpoint {
             io::Error::new(kind, error)
         })?;
         match tokio::time::timeout(timeout, attempt).await {
-            Ok(Ok(connection)) => Ok(Connection::new(connection, self.here)),
+            Ok(Ok(connection)) => Ok(Connection::new(connection, self.here, CLIENT_LARGE_FRAMES)),
             Ok(Err(error)) => Err(finding.error(relay).unwrap_or_else(|| error.into())),
             Err(_) => Err(ConnectError::Timeout),
         }

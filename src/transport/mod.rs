@@ -9,13 +9,14 @@
 //! ```
 //!
 //! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket`
-//! where the datagrams go, `watch` shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages
+//! where the datagrams go, `sieve` which of them a relay leaves unread, `watch` shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages
 //! or stores.
 
 mod config;
 mod connection;
 mod endpoint;
 mod error;
+mod sieve;
 mod socket;
 mod stream;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use config::{Determinism, TransportLimits};
 pub use connection::Connection;
 pub use endpoint::{ClientEndpoint, Incoming, RelayEndpoint};
 pub use error::{BindError, CloseReason, ConnectError, HandshakeError, TransportError};
+pub(crate) use sieve::network;
 pub use socket::Socket;
 pub use stream::{DEFAULT_SEND_BUFFER_BYTES, FrameReceiver, FrameSender};
 pub use watch::PACKETS;

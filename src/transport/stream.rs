@@ -2,7 +2,8 @@
 //!
 //! A [`FrameSender`] gathers: frames are written straight into one buffer, and a task of the stream hands all
 //! that waits to QUIC in one write. A [`FrameReceiver`] cuts frames out of what comes. Both hold a bounded
-//! number of bytes, whatever the other side does.
+//! number of bytes, whatever the other side does. All receivers of a connection together hold no more large frames
+//! that are not whole yet than it has [`LargeFrames`].
 
 use std::fmt;
 use std::pin::pin;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::error::TransportError;
 use super::watch::Ends;
@@ -35,12 +36,23 @@ fn shrink(buffer: &mut BytesMut) {
     }
 }
 
+/// Bytes up to which every stream may gather a frame for itself: more than any frame but one with a message or a page
+/// in it has a reason to be.
+const SMALL_FRAME_BYTES: usize = 64 << 10;
+
+/// How many large frames a connection gathers at one time. Whoever begins one on each of its streams and ends none
+/// would otherwise cost a frame for each stream.
+pub(super) type LargeFrames = Arc<Semaphore>;
+
 /// The receiving half of a stream.
 pub struct FrameReceiver {
     stream: RecvStream,
     ends: Arc<Ends>,
     /// Never more than one frame that is not whole yet and what one read added to it.
     buffer: BytesMut,
+    large_frames: LargeFrames,
+    /// While a large frame is gathered here.
+    large: Option<OwnedSemaphorePermit>,
     ended: bool,
 }
 
@@ -51,8 +63,8 @@ impl fmt::Debug for FrameReceiver {
 }
 
 impl FrameReceiver {
-    pub(super) fn new(stream: RecvStream, ends: Arc<Ends>) -> Self {
-        Self { stream, ends, buffer: BytesMut::new(), ended: false }
+    pub(super) fn new(stream: RecvStream, ends: Arc<Ends>, large_frames: LargeFrames) -> Self {
+        Self { stream, ends, buffer: BytesMut::new(), large_frames, large: None, ended: false }
     }
 
     /// The next frame; `None` once the other side has finished the stream.
@@ -70,6 +82,10 @@ impl FrameReceiver {
             if self.ended {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(WireError::Truncated.into()) };
             }
+            if self.large.is_none() && self.buffer.len() > SMALL_FRAME_BYTES {
+                // It is never closed. What comes meanwhile is held back by flow control.
+                self.large = self.large_frames.clone().acquire_owned().await.ok();
+            }
             let mut pieces = [const { Bytes::new() }; PIECES];
             match self.stream.read_chunks(&mut pieces).await? {
                 Some(count) => pieces.iter().take(count).for_each(|piece| self.buffer.extend_from_slice(piece)),
@@ -84,6 +100,9 @@ impl FrameReceiver {
     /// [`TransportError::Wire`] for what is no frame.
     pub fn try_buffered(&mut self) -> Result<Option<Frame>, TransportError> {
         let frame = decode(&mut self.buffer)?;
+        if self.buffer.len() <= SMALL_FRAME_BYTES {
+            self.large = None;
+        }
         shrink(&mut self.buffer);
         frame.iter().for_each(|frame| self.ends.received(frame));
         Ok(frame)
@@ -203,6 +222,22 @@ impl FrameSender {
             }
             space.await;
         }
+    }
+
+    /// Adds bytes that may be no frame, for whoever tries out what the other side makes of that.
+    ///
+    /// # Errors
+    /// What ended the stream.
+    pub(crate) fn try_send_bytes(&self, bytes: &[u8]) -> Result<(), TransportError> {
+        {
+            let mut state = self.shared().lock();
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            state.waiting.extend_from_slice(bytes);
+        }
+        self.shared().work.notify_one();
+        Ok(())
     }
 
     /// Waits until no more than the limit waits, so that [`Self::send`] would not.

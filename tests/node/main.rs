@@ -14,7 +14,8 @@
 //! | `places` | other relays are found, wherever they are |
 //! | `forged` | what its sender did not write is refused, and told |
 //! | `federation_restored` | the same when one of the relays has lost some or all that it knew |
-//! | `memory` | what a session that does not read costs |
+//! | `memory` | what a session costs that does not read, or ends no frame |
+//! | `hostile` | floods, silence, and acknowledgements of anything: others are served, and keep what is theirs |
 //!
 //! Nothing here sleeps for a fixed time to let something happen: all waits are for a condition, with a deadline
 //! that is far away.
@@ -35,6 +36,7 @@ mod foreign;
 mod forged;
 mod goaway;
 mod greeting;
+mod hostile;
 mod lost;
 mod memory;
 mod offline;

@@ -1,4 +1,4 @@
-//! What a session costs whose client takes all it may ask for and reads nothing.
+//! What a session costs whose client takes all it may ask for and reads nothing, or begins frames and ends none.
 //!
 //! The relay runs in a process of its own, this test binary started again, so that what grows is the relay alone.
 //! A client that does not read is bounded by what may lie on its way: the messages the watch and the session hold
@@ -12,9 +12,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use posthouse::id::{LaneId, MessageId, StoreId};
-use posthouse::protocol::{Envelope, Header, Order, PageR, StreamKind, Taken};
+use posthouse::protocol::limit::MAX_FRAME_BYTES;
+use posthouse::protocol::{Envelope, FrameType, Header, Order, PageR, StreamKind, Taken};
 use posthouse::store::{Append, Fence, Op, RelayStore as _};
 use posthouse::time::UnixMillis;
+use tokio::task::JoinSet;
 
 use crate::support::raw::{Session, Speaker, peer, reader};
 use crate::support::relay::{RELAY, TestRelay};
@@ -33,6 +35,10 @@ const PUSH_BUDGET: usize = 12 << 20;
 /// What one may cost that asks for pages on all its streams: two pages at a time, each as messages and as bytes,
 /// and QUIC's send window.
 const PAGE_BUDGET: usize = 8 << 20;
+
+/// What one may cost that begins a frame of the largest size on each stream: one of them and the beginnings of the
+/// others, in buffers that have grown by doubling, and QUIC's window.
+const FRAME_BUDGET: usize = 10 << 20;
 
 /// Says in the child that it is one.
 const ROLE: &str = "POSTHOUSE_TEST_RELAY";
@@ -209,4 +215,32 @@ async fn a_session_that_asks_for_pages_and_never_reads_them_costs_no_more_than_i
     println!("a session that does not read fifteen streams of pages costs {:.1} MiB", mebibytes(cost));
     assert!(cost < PAGE_BUDGET, "{cost} bytes for each session");
     assert!(sessions.iter().all(|session| session.speaker.connection.close_reason().is_none()), "all are open still");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_begins_a_large_frame_on_every_stream_costs_no_more_than_its_budget() {
+    let relay = Process::start();
+    let sessions = open_all(&relay).await;
+    let before = relay.settled_bytes().await;
+    let length = u32::try_from(MAX_FRAME_BYTES).unwrap().to_be_bytes();
+    let (mut speakers, mut writing) = (Vec::new(), JoinSet::new());
+    for Session { speaker, submit, notify, .. } in sessions {
+        let mut streams = vec![(submit, FrameType::MsgR), (notify, FrameType::AckR)];
+        for _ in 0..15 {
+            streams.push((speaker.open(StreamKind::Sync).await, FrameType::PageR));
+        }
+        for (mut stream, of_type) in streams {
+            let begun = [&length[..], &of_type.number().to_be_bytes(), &vec![0; MAX_FRAME_BYTES - 1]].concat();
+            // Most of these wait for ever, and the others are to stay open.
+            writing.spawn(async move {
+                stream.say_bytes(&begun).await;
+                std::future::pending::<()>().await;
+            });
+        }
+        speakers.push(speaker);
+    }
+    let cost = relay.settled_bytes().await.saturating_sub(before) / usize::from(SESSIONS);
+    println!("a session that ends none of seventeen frames costs {:.1} MiB", mebibytes(cost));
+    assert!(cost < FRAME_BUDGET, "{cost} bytes for each session");
+    assert!(speakers.iter().all(|speaker| speaker.connection.close_reason().is_none()), "all are open still");
 }

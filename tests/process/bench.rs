@@ -113,6 +113,23 @@ fn delivery_is_measured_with_and_without_a_backup() {
     assert_eq!(count(&events, "round"), 1);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn delivery_is_measured_with_and_without_an_attack() {
+    let scenario = ["--scenario", "hostile", "--attack", "silent", "--rounds", "1"];
+    let events = measured(&[&scenario[..], &["--window", "16", "--messages", "200"]].concat());
+    assert_eq!(count(&events, "attack"), 1);
+    let attack = &events[0];
+    assert_eq!(attack["attack"], "silent");
+    assert!(attack["turned_away"]["address_full"].as_u64().unwrap() > 0, "{attack}");
+    for field in ["quiet_messages_per_second", "messages_per_second", "relay_peak_bytes", "quiet_relay_peak_bytes"] {
+        assert!(attack[field].as_u64().unwrap() > 0, "{field}: {attack}");
+    }
+    let result = result(&events);
+    assert_eq!((&result["scenario"], &result["messages"]), (&"hostile".into(), &200.into()));
+    assert!(result["worst_median_ratio"].as_f64().unwrap() > 0.0, "{result}");
+}
+
 #[test]
 fn what_two_relays_deliver_is_measured_beside_what_one_does() {
     let scenario = ["--scenario", "federated", "--pairs", "2", "--window", "3", "--rounds", "2"];

@@ -7,16 +7,20 @@
 //!  fill      senders on raw sessions                            federated over two relays, and over one
 //!  clients   senders and recipients of the library              views     status and first pages, timed
 //!  steady    pairs that send at a steady rate                   backup    delivery while the relay is backed up
-//!  compare   delivery with and without something else           latency   histograms
-//!  report    what is printed
+//!  compare   delivery with and without something else           hostile   delivery while the relay is attacked
+//!  report    what is printed                                    attack    those who attack; flood, before a session
+//!                                                               latency   histograms
 //! ```
 
+mod attack;
 mod backup;
 mod clients;
 mod compare;
 mod expiry;
 mod federated;
 mod fill;
+mod flood;
+mod hostile;
 mod latency;
 mod offline;
 mod online;
@@ -41,9 +45,10 @@ use crate::identity::Identity;
 use crate::protocol::limit::MAX_BODY_BYTES;
 use crate::random::{SharedEntropy, SystemEntropy};
 use crate::time::{SharedClock, SystemClock};
+use attack::Attack;
 use raw::Session;
 use report::Report;
-use target::{Figures, Target};
+use target::{Figures, Target, USUAL_LIMITS, WITHOUT_LIMITS};
 
 /// Bytes of a message's body, unless told otherwise.
 const BODY_BYTES: usize = 256;
@@ -54,19 +59,21 @@ pub(super) struct Args {
     /// What to measure
     #[arg(long, value_enum, default_value_t)]
     scenario: Scenario,
-    /// Senders, each with a recipient of its own; offline: all with the same one [default: 50; expiry, backup: 10]
+    /// Senders, each with a recipient of its own; offline: all with the same one [default: 50; expiry, backup: 10; hostile: 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pairs: Option<u32>,
-    /// online, federated: messages of one pair without an outcome at any time [default: 16]
+    /// online, federated, hostile: messages of one pair without an outcome at any time [default: 16; hostile: 1024]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     window: Option<u32>,
     /// Bytes of each message's body
     #[arg(long, value_name = "BYTES", default_value_t = BODY_BYTES, value_parser = body_bytes)]
     body: usize,
-    /// online: how long to measure, after a warm-up [default: 10]; federated: each way in each round [default: 5]
+    /// online: how long to measure, after a warm-up [default: 10]; federated, hostile: each way in each round
+    /// [default: 5]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
-    /// How many messages: online ends after so many, federated each way in each round; offline: the mailbox is filled with them [default: 100000];
+    /// How many messages: online ends after so many, federated and hostile each way in each round; offline: the
+    /// mailbox is filled with them [default: 100000];
     /// expiry: they expire at once [default: 100000]; backup: they are copied [default: 300000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     messages: Option<u64>,
@@ -74,12 +81,18 @@ pub(super) struct Args {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// offline: how often the same mailbox is filled and drained [default: 1]; expiry: how often messages expire
-    /// [default: 5]; federated: how often each way is measured [default: 3]; backup: how often [default: 3]
+    /// [default: 5]; federated, hostile: how often each way is measured [default: 3]; backup: how often [default: 3]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// The relay to measure [default: one of its own, on a fresh directory below TMPDIR, without limits that matter]
     #[arg(long, value_name = "ADDRESS")]
     relay: Option<RelayAddress>,
+    /// hostile: this attack alone [default: each in turn]
+    #[arg(long, value_enum)]
+    attack: Option<Attack>,
+    /// Be the attackers of `hostile`, and nothing else
+    #[arg(long, value_enum, hide = true, requires = "relay")]
+    attacker: Option<Attack>,
     /// Keep outbox and inbox of every client on disk, as applications do; without this they are in memory
     #[arg(long)]
     durable_clients: bool,
@@ -96,6 +109,7 @@ Examples:
   posthouse bench --scenario expiry                          delivery while 100,000 messages expire
   posthouse bench --scenario backup                          delivery while the relay is backed up
   posthouse bench --scenario federated                       what a second relay on the way costs
+  posthouse bench --scenario hostile --attack initials       delivery during a flood of handshakes
 
 Build with --release. The relay's file is synced with each commit, so the disk below TMPDIR counts.";
 
@@ -113,6 +127,8 @@ enum Scenario {
     Backup,
     /// Pairs of clients whose messages are all signed: with one relay for both, and with one for each
     Federated,
+    /// Delivery between pairs, with and without attacks on the relay from this machine
+    Hostile,
 }
 
 impl Scenario {
@@ -123,13 +139,23 @@ impl Scenario {
             Self::Expiry => "expiry",
             Self::Backup => "backup",
             Self::Federated => "federated",
+            Self::Hostile => "hostile",
         }
     }
 
     const fn relays(self) -> usize {
         match self {
-            Self::Online | Self::Offline | Self::Expiry | Self::Backup => 1,
+            Self::Online | Self::Offline | Self::Expiry | Self::Backup | Self::Hostile => 1,
             Self::Federated => 2,
+        }
+    }
+
+    /// How the relays are configured.
+    const fn config(self) -> &'static str {
+        match self {
+            // What is measured there is what its limits are good for.
+            Self::Hostile => USUAL_LIMITS,
+            _ => WITHOUT_LIMITS,
         }
     }
 }
@@ -144,12 +170,13 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 impl Args {
     /// A flag that the scenario does not look at is a mistake of whoever wrote it.
     fn check(&self) -> anyhow::Result<()> {
-        use Scenario::{Backup, Expiry, Federated, Offline, Online};
-        let flags: [(&str, bool, &[Scenario]); 5] = [
-            ("--window", self.window.is_some(), &[Online, Federated]),
-            ("--seconds", self.seconds.is_some(), &[Online, Federated]),
+        use Scenario::{Backup, Expiry, Federated, Hostile, Offline, Online};
+        let flags: [(&str, bool, &[Scenario]); 6] = [
+            ("--window", self.window.is_some(), &[Online, Federated, Hostile]),
+            ("--seconds", self.seconds.is_some(), &[Online, Federated, Hostile]),
             ("--rate", self.rate.is_some(), &[Expiry, Backup]),
-            ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated, Backup]),
+            ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated, Backup, Hostile]),
+            ("--attack", self.attack.is_some(), &[Hostile]),
             ("--relay", self.relay.is_some(), &[Online, Offline, Expiry]),
         ];
         for (flag, given, scenarios) in flags {
@@ -181,14 +208,19 @@ struct Bench {
 
 /// Runs one scenario.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
-    args.check().map_err(CliError::Usage)?;
+    if args.attacker.is_none() {
+        args.check().map_err(CliError::Usage)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    if let (Some(attack), Some(relay)) = (args.attacker, &args.relay) {
+        return Ok(runtime.block_on(attack::run(attack, relay.clone()))?);
+    }
     Ok(runtime.block_on(measure(args))?)
 }
 
 async fn measure(args: Args) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let start = |_| Target::start(args.relay.clone());
+    let start = |_| Target::start(args.relay.clone(), args.scenario.config());
     let mut targets = (0..args.scenario.relays()).map(start).collect::<Result<Vec<_>, _>>()?;
     let measured = tokio::select! {
         biased;
@@ -267,6 +299,18 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
                     rounds: args.rounds.unwrap_or(3),
                 };
                 federated::run(&bench, other, &processes, plan).await
+            }
+            Scenario::Hostile => {
+                let Some(figures) = bench.figures.clone() else { bail!("there is no relay of our own") };
+                let plan = hostile::Plan {
+                    pairs: args.pairs.unwrap_or(1),
+                    window: args.window.unwrap_or(hostile::WINDOW),
+                    length: Duration::from_secs(args.seconds.unwrap_or(5)),
+                    messages: args.messages,
+                    rounds: args.rounds.unwrap_or(3),
+                    attacks: args.attack.map_or_else(|| Attack::value_variants().to_vec(), |attack| vec![attack]),
+                };
+                hostile::run(&bench, &figures, plan).await
             }
         }
     };

@@ -28,8 +28,7 @@ pub(super) struct Session {
     pub(super) hello: HelloA,
     pub(super) submit: FrameSender,
     pub(super) from_submit: FrameReceiver,
-    /// The notify stream, whose other direction is not used: nothing is ever acknowledged.
-    _notify: FrameSender,
+    pub(super) notify: FrameSender,
     pub(super) from_notify: FrameReceiver,
 }
 
@@ -62,7 +61,7 @@ impl Session {
         if kind != StreamKind::Notify {
             bail!("the relay opened another stream than notify");
         }
-        Ok(Self { endpoint, connection, hello, submit, from_submit, _notify: notify, from_notify })
+        Ok(Self { endpoint, connection, hello, submit, from_submit, notify, from_notify })
     }
 
     /// Another stream of it, for counts and pages.

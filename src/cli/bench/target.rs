@@ -16,14 +16,18 @@ use super::process::Process;
 use crate::address::RelayAddress;
 
 /// What our own relay is told: its clients may do all that its disk has room for.
-const CONFIG: &str = "\
+pub(super) const WITHOUT_LIMITS: &str = "\
 [limits]
 connections_per_address = 1000000
+first_packets_per_address = 4000000
 connections_without_hello = 100000
 mailbox_messages = 1000000000
 mailbox_bytes = 1000000000000
 pair_percent = 100
 ";
+
+/// Or it has the limits that it has by itself.
+pub(super) const USUAL_LIMITS: &str = "";
 
 /// See the head of this file.
 pub(super) struct Target {
@@ -52,13 +56,14 @@ pub(super) struct FileSize {
 }
 
 impl Target {
-    /// Makes the directory, and starts a relay in it if none is named. Ends with [`Self::stop`], always.
-    pub(super) fn start(named: Option<RelayAddress>) -> anyhow::Result<Self> {
+    /// Makes the directory, and starts a relay with this configuration in it if none is named. Ends with
+    /// [`Self::stop`], always.
+    pub(super) fn start(named: Option<RelayAddress>, config: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("posthouse-bench-").tempdir();
         let directory = directory.context("no temporary directory: name another place with TMPDIR")?;
         let relay = match named {
             Some(address) => Relay::Named(address),
-            None => Relay::Own(spawn(directory.path()).context("the relay cannot be started")?),
+            None => Relay::Own(spawn(directory.path(), config).context("the relay cannot be started")?),
         };
         Ok(Self { directory, relay })
     }
@@ -125,9 +130,9 @@ impl Figures {
     }
 }
 
-fn spawn(directory: &Path) -> anyhow::Result<Child> {
+fn spawn(directory: &Path, settings: &str) -> anyhow::Result<Child> {
     let config = directory.join("posthouse.toml");
-    fs::write(&config, CONFIG)?;
+    fs::write(&config, settings)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["run", "--json", "--log", "warn", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command.arg("--config").arg(config);

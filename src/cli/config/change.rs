@@ -4,7 +4,8 @@ use super::{Settings, file};
 use crate::transport::TransportLimits;
 
 /// Settings that a relay is made with.
-const AT_START: &[&str] = &["listen", "advertise", "data", "certs", "admin", "idle_timeout_seconds"];
+const AT_START: &[&str] =
+    &["listen", "advertise", "data", "certs", "admin", "first_packets_per_address", "idle_timeout_seconds"];
 
 /// A setting that is another one now.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +42,8 @@ impl Settings {
     pub(in crate::cli) fn in_running(self, old: &Self) -> Self {
         let Self { listen, advertise, data, certs, admin, .. } = old.clone();
         let mut new = Self { listen, advertise, data, certs, admin, ..self };
-        new.relay.transport = TransportLimits { idle_timeout: old.relay.transport.idle_timeout, ..new.relay.transport };
+        let TransportLimits { idle_timeout, first_packets_per_address, .. } = old.relay.transport;
+        new.relay.transport = TransportLimits { idle_timeout, first_packets_per_address, ..new.relay.transport };
         new
     }
 }
@@ -61,6 +63,7 @@ mod tests {
         (new.data, new.certs) = ("other".into(), "other".into());
         new.admin.set_port(1);
         new.relay.transport.idle_timeout = Duration::from_secs(99);
+        new.relay.transport.first_packets_per_address = 7;
         new.relay.body_bytes = 7;
         new.store.access.block = [crate::id::PeerId::from_bytes([7; 32])].into();
         let named =

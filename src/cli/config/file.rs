@@ -62,7 +62,10 @@ settings! {
         /// New connections from one address in a second before it has to prove itself; at sixteen times as many
         /// they are refused.
         connections_per_address: u32 = relay.connections_per_address, 1..=u64::MAX;
-        /// Connections at one time that have not said R:HELLO. More are refused.
+        /// First packets of handshakes from one address in a second. More are left unread.
+        first_packets_per_address: u32 = relay.transport.first_packets_per_address, 1..=u64::MAX;
+        /// Connections at one time that have not said R:HELLO. More are refused, and from one address more than a
+        /// quarter of them.
         connections_without_hello: usize = relay.transport.max_without_hello, 1..=u64::MAX;
         /// How long a connection may be without R:HELLO, seconds.
         hello_timeout_seconds: Duration = relay.transport.hello_timeout, 1..=DAY_SECONDS;

@@ -242,6 +242,54 @@ async fn a_client_cannot_make_a_relay_keep_more_than_its_windows() {
 }
 
 #[tokio::test]
+async fn a_client_that_begins_a_large_frame_on_every_stream_makes_a_relay_keep_one_of_them() {
+    let pair = pair().await;
+    let whole = bytes(&[message(0, MAX_FRAME_BYTES - 100)]);
+    let begun = &whole[..whole.len() - 1];
+    let (mut streams, mut readers, mut kept) = (Vec::new(), tokio::task::JoinSet::new(), 0);
+    for _ in 0..16 {
+        let (mut raw, back) = pair.client.quinn().open_bi().await.unwrap();
+        raw.write_all(&opening()).await.unwrap();
+        let (_, _, mut receiver) = pair.relay.accept().await.unwrap();
+        readers.spawn(async move { receiver.next().await });
+        let mut left = begun;
+        while let Ok(written) = tokio::time::timeout(SECOND / 5, raw.write(left)).await {
+            left = &left[written.unwrap()..];
+            if left.is_empty() {
+                break;
+            }
+        }
+        kept += begun.len() - left.len();
+        streams.push((raw, back));
+    }
+    // One that is whole but for its end, the small beginnings of the others, and the windows.
+    assert!(kept <= MAX_FRAME_BYTES + 15 * (128 << 10) + (2 << 20), "{kept}");
+}
+
+#[tokio::test]
+async fn large_frames_of_several_streams_come_one_after_the_other_and_small_ones_at_any_time() {
+    let pair = pair().await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let (mut raw, back) = pair.client.quinn().open_bi().await.unwrap();
+        raw.write_all(&opening()).await.unwrap();
+        let (_, _, receiver) = pair.relay.accept().await.unwrap();
+        streams.push((raw, back, receiver));
+    }
+    let [(one, _, from_one), (other, _, from_other), (small, _, from_small)] = &mut streams[..] else { unreachable!() };
+    let large = bytes(&[message(0, 300_000)]);
+    one.write_all(&large[..200_000]).await.unwrap();
+    assert!(tokio::time::timeout(SECOND / 5, from_one.next()).await.is_err(), "it is not whole");
+    other.write_all(&large).await.unwrap();
+    assert!(tokio::time::timeout(SECOND / 5, from_other.next()).await.is_err(), "another one is gathered");
+    small.write_all(&bytes(&[message(2, 30_000)])).await.unwrap();
+    assert_eq!(within(5 * SECOND, from_small.next()).await, Ok(Some(message(2, 30_000))));
+    one.write_all(&large[200_000..]).await.unwrap();
+    assert_eq!(within(5 * SECOND, from_one.next()).await, Ok(Some(message(0, 300_000))));
+    assert_eq!(within(5 * SECOND, from_other.next()).await, Ok(Some(message(0, 300_000))));
+}
+
+#[tokio::test]
 async fn unknown_frames_that_may_be_skipped_are_skipped() {
     let pair = pair().await;
     let (mut raw, _back) = pair.client.quinn().open_bi().await.unwrap();

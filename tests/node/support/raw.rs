@@ -102,6 +102,16 @@ impl Speaker {
         as_whom: Option<u8>,
         window: u32,
     ) -> Result<Self, ConnectionError> {
+        Self::try_connect_from("127.0.0.1:0", relay, as_whom, window).await
+    }
+
+    /// From this address of this machine.
+    pub(crate) async fn try_connect_from(
+        here: &str,
+        relay: SocketAddr,
+        as_whom: Option<u8>,
+        window: u32,
+    ) -> Result<Self, ConnectionError> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -125,7 +135,7 @@ impl Speaker {
             .keep_alive_interval(Some(Duration::from_secs(5)));
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         config.transport_config(Arc::new(transport));
-        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let endpoint = quinn::Endpoint::client(here.parse().unwrap()).unwrap();
         let connecting = endpoint.connect_with(config, relay, "posthouse").unwrap();
         let connection = within("a handshake", connecting).await?;
         Ok(Self { _endpoint: endpoint, connection })

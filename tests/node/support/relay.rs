@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use posthouse::address::RelayAddress;
 use posthouse::identity::Identity;
 use posthouse::random::SystemEntropy;
-use posthouse::relay::{LinkReport, Operator, Relay, RelayLimits, RelayOptions};
+use posthouse::relay::{LinkReport, Meter, Operator, Relay, RelayLimits, RelayOptions};
 use posthouse::store::redb::Backend;
 use posthouse::store::redb::file::DEFAULT_CACHE_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
@@ -222,6 +222,19 @@ impl TestRelay {
     /// Open sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.running.as_ref().unwrap().relay.sessions()
+    }
+
+    /// Connection attempts that had to prove their address, and those that were refused.
+    pub(crate) fn turned_away(&self) -> (u64, u64) {
+        let observer = self.running.as_ref().unwrap().relay.observer();
+        let counted = |meter: &Meter| (meter.retries.count(), meter.turned_away.counts().map(|(_, count)| count).sum());
+        observer.counted(|meter, _| counted(meter)).unwrap()
+    }
+
+    /// First packets of handshakes that were left unread.
+    pub(crate) fn unread(&self) -> u64 {
+        let observer = self.running.as_ref().unwrap().relay.observer();
+        observer.counted(|meter, _| meter.unread.count()).unwrap()
     }
 
     /// What its operator may do.
