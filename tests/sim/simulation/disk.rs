@@ -200,6 +200,16 @@ impl Disk {
         state.faults = Faults { room: state.faults.room, ..Faults::default() };
     }
 
+    /// Bytes that it takes in the memory of this machine.
+    pub(crate) fn held(&self) -> usize {
+        let state = self.state();
+        let unsynced = state.unsynced.iter().map(|operation| match operation {
+            Unsynced::Write(_, data) => data.capacity(),
+            Unsynced::SetLen(_) => 0,
+        });
+        state.platter.capacity() + state.cache.capacity() + unsynced.sum::<usize>()
+    }
+
     /// What is safe on it.
     pub(crate) fn copy(&self) -> Vec<u8> {
         self.state().platter.clone()

@@ -166,6 +166,15 @@ impl Plan {
         plan
     }
 
+    /// How far clocks may be off because they were set: by so much later, or earlier, something may be due.
+    pub(crate) fn clocks_off(&self) -> Duration {
+        let jump = |(_, fault): &(Duration, Fault)| match fault {
+            Fault::Jump(_, by) => Duration::from_millis(by.unsigned_abs()),
+            _ => Duration::ZERO,
+        };
+        self.faults.iter().map(jump).sum()
+    }
+
     fn any_peer(&self, chance: &mut Chance) -> HostNumber {
         FIRST_PEER + chance.index(self.peers.len()) as HostNumber
     }
@@ -208,10 +217,11 @@ impl Plan {
                 let peer = self.any_peer(chance);
                 self.faults.push((at, Fault::Rebind(peer)));
             }
-            43..70 => {
+            43..66 => {
                 let host = self.any_host(chance);
                 self.faults.push((at, Fault::Strike(host, strike(chance))));
             }
+            66..70 => self.add_flicker(chance, at),
             70..82 if profile.disks_fail => {
                 let host = self.any_host(chance);
                 let faults = disk_faults(chance);
@@ -236,8 +246,51 @@ impl Plan {
         }
     }
 
+    /// A client dies again and again while what it said last is still on its way.
+    fn add_flicker(&mut self, chance: &mut Chance, at: Duration) {
+        let peer = self.any_peer(chance);
+        let late = Weather { late: 50, late_ms: 3_000, delay_ms: (1, 20), ..Weather::FAIR };
+        self.faults.push((at, Fault::Weather(late)));
+        let mut at = at;
+        for _ in 0..chance.between(2, 6) {
+            at += chance.time(30, 800);
+            let strike = Strike { polite: false, loss: Loss::Nothing, down: chance.time(1, 50), swap: Swap::No };
+            self.faults.push((at, Fault::Strike(peer, strike)));
+        }
+        self.faults.push((at + SECOND, Fault::Weather(Weather::FAIR)));
+    }
+
+    /// What came behind a copy is delivered and told; then the copy is put back, and something else comes while the
+    /// recipient, who remembers what it answered last, is away.
+    fn add_relapse(&mut self, chance: &mut Chance, at: Duration) {
+        let reader = chance.index(self.peers.len());
+        let other = (reader + 1) % self.peers.len();
+        let (home, to) = (self.peers[reader].home, FIRST_PEER + reader as HostNumber);
+        let cut = chance.time(2_000, 4_000);
+        let strike = Strike { polite: false, loss: Loss::Nothing, down: chance.time(1, 300), swap: Swap::PutBack };
+        self.faults.push((at.saturating_sub(2 * SECOND), Fault::Backup(home)));
+        self.faults.push((at, Fault::Strike(home, strike)));
+        for (from, to) in [(home, to), (to, home)] {
+            self.faults.push((at, Fault::Cut(from, to, true)));
+            self.faults.push((at + cut, Fault::Cut(from, to, false)));
+        }
+        let mut send = |sender: usize, at: Duration| {
+            let send = Send { at, to, count: chance.between(1, 3), ttl: 100 * SECOND, bytes: 50 };
+            let sends = &mut self.peers[sender].sends;
+            sends.push(send);
+            sends.sort_by_key(|send| send.at);
+        };
+        send(other, at.saturating_sub(SECOND));
+        send(other, at + SECOND);
+        // Who says something to a relay that was started anew learns of that at once.
+        send(reader, at + cut);
+    }
+
     /// A host gets another disk, or an older copy of its own.
     fn add_swap(&mut self, chance: &mut Chance, profile: &Profile, at: Duration) {
+        if profile.puts_back && chance.percent(60) {
+            return self.add_relapse(chance, at);
+        }
         let (host, swap) = if profile.loses_stores {
             (chance.index(self.relays.len()) as HostNumber, chance.pick(&[Swap::Empty, Swap::Restore]))
         } else if profile.puts_back {
