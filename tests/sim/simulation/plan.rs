@@ -91,6 +91,8 @@ struct Profile {
     loses_stores: bool,
     /// A relay's store is replaced by an older copy, by hand.
     puts_back: bool,
+    /// That happens once, and nothing else: too much goes wrong otherwise for what it may break to be seen.
+    relapses: bool,
     /// A sender is restored from an older copy.
     restores_senders: bool,
     /// Clocks are set while they run.
@@ -112,6 +114,7 @@ impl Profile {
         Self {
             loses_stores,
             puts_back,
+            relapses: puts_back && chance.percent(50),
             restores_senders,
             clocks_jump: !puts_back && !restores_senders && chance.percent(25),
             small: chance.percent(25),
@@ -159,8 +162,13 @@ impl Plan {
         let peers: Vec<_> = (0..peers).map(|_| peer(chance, relays.len(), peers, heals)).collect();
         let mut plan = Self { relays, peers, faults: Vec::new(), heals, forger: chance.percent(15) };
         let most = chance.pick(&[6, 14, 40]);
-        for _ in 0..chance.below(most) {
-            plan.add_fault(chance, &profile);
+        if profile.relapses {
+            let at = chance.time(4_000, heals.as_millis() as u64 - 5_000);
+            plan.add_relapse(chance, at);
+        } else {
+            for _ in 0..chance.below(most) {
+                plan.add_fault(chance, &profile);
+            }
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
@@ -288,9 +296,6 @@ impl Plan {
 
     /// A host gets another disk, or an older copy of its own.
     fn add_swap(&mut self, chance: &mut Chance, profile: &Profile, at: Duration) {
-        if profile.puts_back && chance.percent(60) {
-            return self.add_relapse(chance, at);
-        }
         let (host, swap) = if profile.loses_stores {
             (chance.index(self.relays.len()) as HostNumber, chance.pick(&[Swap::Empty, Swap::Restore]))
         } else if profile.puts_back {
