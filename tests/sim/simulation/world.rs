@@ -117,7 +117,6 @@ impl World {
                 self.broken()?;
                 held.push(self.held());
             }
-            note!(self.stage.trace(), "held in memory as {who} died: {held:?}");
             if let [before, after] = held[..]
                 && after > before + LEFT_BYTES
             {
