@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::address::{HostPort, RelayAddress};
 use crate::protocol::{
-    CloseCode, Frame, FrameType, GoawayN, HelloA, HelloR, PushMode, Role, StreamKind, WireError, clip_text, limit,
+    AgainN, CloseCode, Frame, FrameType, GoawayN, HelloA, HelloR, PushMode, Role, StreamKind, WireError, clip_text,
+    limit,
 };
 use crate::transport::{
     ClientEndpoint, CloseReason, ConnectError, Connection, FrameReceiver, FrameSender, TransportError,
@@ -123,11 +124,15 @@ impl Link {
 
     async fn greet(connection: Connection, hello: HelloR) -> Result<Self, LinkError> {
         let (submit, mut from_submit) = connection.open(StreamKind::Submit, SEND_BUFFER_BYTES).await?;
-        submit.send(&hello.into()).await?;
-        let hello = match from_submit.next().await? {
-            Some(Frame::HelloA(hello)) => hello,
-            Some(other) => return Err(unexpected(other.frame_type(), "instead of A:HELLO").into()),
-            None => return Err(WireError::Truncated.into()),
+        let hello = loop {
+            submit.send(&hello.clone().into()).await?;
+            match from_submit.next().await? {
+                Some(Frame::HelloA(hello)) => break hello,
+                // The relay wants to know whether who said it is still there.
+                Some(Frame::AgainN(AgainN {})) => {}
+                Some(other) => return Err(unexpected(other.frame_type(), "instead of A:HELLO").into()),
+                None => return Err(WireError::Truncated.into()),
+            }
         };
         let (kind, notify, from_notify) = connection.accept().await?;
         if kind != StreamKind::Notify {

@@ -33,11 +33,15 @@ pub enum Mutant {
     SeqReusedAfterRestore,
     /// A forwarded message's signature is not looked at.
     SignatureUnchecked,
+    /// A late R:HELLO ends the session of a client that lives, whether or not the one who said it does.
+    DeadSupersedes,
+    /// What a relay knows of a session is never freed.
+    SeatKept,
 }
 
 impl Mutant {
     /// All of them, in the order above.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::AcknowledgedBeforeStored,
         Self::NoDedup,
         Self::RowInAnotherCommit,
@@ -52,6 +56,8 @@ impl Mutant {
         Self::WhereSkipped,
         Self::SeqReusedAfterRestore,
         Self::SignatureUnchecked,
+        Self::DeadSupersedes,
+        Self::SeatKept,
     ];
 
     /// Whether this defect is planted on this thread.

@@ -12,7 +12,7 @@ use super::limit::{MAX_DEPTH, MAX_LANES_ASKED, MAX_PEERS_CHANGED};
 use super::mailbox::{PageA, PageR, StatusA, StatusR};
 use super::message::{AckA, AckN, AckR, Exception, MsgA, MsgN, MsgR};
 use super::policy::{PolicyA, PolicyR};
-use super::session::{GoawayN, HelloA, HelloR, NopN, OpenN};
+use super::session::{AgainN, GoawayN, HelloA, HelloR, NopN, OpenN};
 
 /// Types from here on are skipped if unknown; below they close the connection.
 pub const FIRST_SKIPPABLE: u16 = 0x8000;
@@ -113,6 +113,7 @@ frames! {
     AckN = 0x0302 "ACK:N",
     OpenN = 0x0303 "N:OPEN",
     GoawayN = 0x0304 "N:GOAWAY",
+    AgainN = 0x0305 "N:AGAIN",
     NopN = 0x8301 "N:NOP",
 }
 

@@ -40,7 +40,7 @@ pub use mailbox::{Order, PageA, PageR, SenderCount, Status, StatusA, StatusR};
 pub use message::{AckA, AckN, AckR, Answer, Durability, Exception, MsgA, MsgN, MsgR, Refusal, Taken};
 pub use outcome::{Outcome, RejectReason, Verdict, WaitReason};
 pub use policy::{Policy, PolicyA, PolicyChange, PolicyR, Senders};
-pub use session::{GoawayN, HelloA, HelloR, NopN, OpenN, PushMode, Role, StreamKind};
+pub use session::{AgainN, GoawayN, HelloA, HelloR, NopN, OpenN, PushMode, Role, StreamKind};
 pub use summary::Summary;
 pub use wire::{RANGE_BYTES, clip_text};
 

@@ -1,4 +1,4 @@
-//! The frames that open and end a session: OPEN, HELLO, GOAWAY, NOP.
+//! The frames that open and end a session: OPEN, HELLO, AGAIN, GOAWAY, NOP.
 
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,11 @@ pub struct HelloA {
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none", deserialize_with = "wire::text")]
     pub agent: Option<String>,
 }
+
+/// N:AGAIN: an older session of this peer and device is still open. Who says R:HELLO once more shows that it is alive,
+/// and takes that one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgainN {}
 
 /// N:GOAWAY: the relay is about to close; come back after the delay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,7 +79,7 @@ impl fmt::Display for Summary<'_> {
                 super::StreamKind::Sync => "sync",
             }),
             Frame::GoawayN(goaway) => write!(f, "for {} ms", goaway.delay_ms),
-            Frame::NopN(_) => Ok(()),
+            Frame::AgainN(_) | Frame::NopN(_) => Ok(()),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::delivery::lane::append;
 use crate::id::{LaneKey, PeerId, RelayId};
+use crate::mutant::Mutant;
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{AckN, CloseCode, Exception, RANGE_BYTES};
 use crate::ranges::Ranges;
@@ -35,25 +36,26 @@ pub(super) struct Seat {
     pub(super) outcomes: OutcomeQueue,
 }
 
+impl Seat {
+    /// Of a peer or a relay, for which so many ranges of outcomes may wait.
+    pub(super) fn new(fence: Fence, is_relay: bool, connection: Connection, outcome_ranges: usize) -> Self {
+        Self { fence, is_relay, connection, outcomes: OutcomeQueue::new(outcome_ranges) }
+    }
+}
+
 impl Registry {
     pub(super) fn len(&self) -> usize {
         lock(&self.seats).values().map(Vec::len).sum()
     }
 
-    /// A session begins, of a peer or a relay, for which so many ranges of outcomes may wait. The one it replaces is told
-    /// and closed. `None` if it is itself the older one.
-    pub(super) fn enter(
-        &self,
-        fence: Fence,
-        is_relay: bool,
-        connection: Connection,
-        outcome_ranges: usize,
-    ) -> Option<Arc<Seat>> {
-        let seat = Arc::new(Seat { fence, is_relay, connection, outcomes: OutcomeQueue::new(outcome_ranges) });
+    /// A session begins that takes the place of one that began before the epoch `asked`, which is told and closed. `None`
+    /// if a newer one has the seat: it must not give way to somebody who may be dead since.
+    pub(super) fn enter(&self, seat: Seat, asked: u64) -> Option<Arc<Seat>> {
+        let (fence, seat) = (seat.fence, Arc::new(seat));
         let mut seats = lock(&self.seats);
         let devices = seats.entry(fence.peer).or_default();
         match devices.iter_mut().find(|seat| seat.fence.device == fence.device) {
-            Some(old) if old.fence.epoch > fence.epoch => return None,
+            Some(old) if old.fence.epoch >= asked && !Mutant::DeadSupersedes.is_planted() => return None,
             Some(old) => {
                 old.connection.close(CloseCode::Superseded, "a newer session of this peer took over");
                 *old = seat.clone();
@@ -67,6 +69,9 @@ impl Registry {
     pub(super) fn leave(&self, fence: Fence) {
         let mut seats = lock(&self.seats);
         if let Some(devices) = seats.get_mut(&fence.peer) {
+            if Mutant::SeatKept.is_planted() {
+                devices.iter().cloned().for_each(std::mem::forget);
+            }
             devices.retain(|seat| seat.fence != fence);
             if devices.is_empty() {
                 seats.remove(&fence.peer);

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use super::registry::Seat;
 use super::session::{Answered, End, SEND_BUFFER_BYTES, Session, unexpected};
 use super::strangers::Stranger;
 use super::{Node, notify, submit, sync};
 use crate::id::{PeerId, RelayId};
 use crate::protocol::{
-    CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, Status, StreamKind, WireError, clip_text, limit,
+    AgainN, CloseCode, Frame, FrameType, HelloA, HelloR, PushMode, Role, Status, StreamKind, WireError, clip_text,
+    limit,
 };
 use crate::store::{Denied, Done, Fence, Op, StoreError, invitation_key};
 use crate::transport::{Connection, FrameReceiver, FrameSender};
@@ -29,14 +31,11 @@ const AGENT: &str = concat!("posthouse/", env!("CARGO_PKG_VERSION"));
 /// Serves a connection until it is over.
 pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: Stranger) {
     let remote = connection.remote();
-    let hello_timeout = node.in_force.limits().transport.hello_timeout;
-    let greeting = tokio::time::timeout(hello_timeout, greet(node, &connection)).await;
-    let end = match greeting {
-        Err(_) => End::Close(CloseCode::HelloTimeout, "no R:HELLO in time"),
-        Ok(Err(end)) => end,
-        Ok(Ok((peer, hello, sender, receiver))) => {
-            let fence = Fence { peer, device: hello.device, epoch: node.next_epoch() };
-            let end = serve(node, &connection, fence, &hello, sender, receiver, stranger).await;
+    let end = match greet(node, &connection).await {
+        Err(end) => end,
+        Ok(guest) => {
+            let fence = guest.seat.fence;
+            let end = serve(node, &connection, guest, stranger).await;
             node.registry.leave(fence);
             end
         }
@@ -56,15 +55,56 @@ pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: Stra
     tracing::debug!(%remote, %end, "session over");
 }
 
-/// Reads the first frames of the submit stream.
-async fn greet(node: &Node, connection: &Connection) -> Result<(PeerId, HelloR, FrameSender, FrameReceiver), End> {
+/// Who has said R:HELLO and has a seat.
+struct Guest {
+    hello: HelloR,
+    seat: Arc<Seat>,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+/// Reads the first frames of the submit stream, and finds a seat for who says them.
+///
+/// An R:HELLO may have been on its way for long, and who said it be dead since. So it ends no session that is open:
+/// that takes one more, which answers a question asked after that session had begun.
+async fn greet(node: &Node, connection: &Connection) -> Result<Guest, End> {
     let Some(peer) = connection.peer_id() else {
         return Err(End::Close(CloseCode::NoIdentity, "connect with a client certificate"));
     };
-    let (kind, sender, mut receiver) = connection.accept().await?;
-    if kind != StreamKind::Submit {
-        return Err(unexpected(FrameType::OpenN, "before R:HELLO: the submit stream comes first"));
+    let begin = async {
+        let (kind, sender, mut receiver) = connection.accept().await?;
+        if kind != StreamKind::Submit {
+            return Err(unexpected(FrameType::OpenN, "before R:HELLO: the submit stream comes first"));
+        }
+        let hello = hear_hello(node, peer, &mut receiver).await?;
+        Ok((hello, sender, receiver))
+    };
+    let (mut hello, sender, mut receiver) = in_time(node, begin).await?;
+    let mut asked = 0;
+    loop {
+        let fence = Fence { peer, device: hello.device, epoch: node.next_epoch() };
+        let outcome_ranges = node.in_force.limits().outcome_ranges;
+        let seat = Seat::new(fence, hello.role == Role::Relay, connection.clone(), outcome_ranges);
+        if let Some(seat) = node.registry.enter(seat, asked) {
+            return Ok(Guest { hello, seat, sender, receiver });
+        }
+        asked = node.next_epoch();
+        hello = in_time(node, async {
+            sender.send(&AgainN {}.into()).await?;
+            hear_hello(node, peer, &mut receiver).await
+        })
+        .await?;
     }
+}
+
+/// Waits for R:HELLO as long as a client may take.
+async fn in_time<T>(node: &Node, hello: impl Future<Output = Result<T, End>>) -> Result<T, End> {
+    let hello_timeout = node.in_force.limits().transport.hello_timeout;
+    let late = |_| Err(End::Close(CloseCode::HelloTimeout, "no R:HELLO in time"));
+    tokio::time::timeout(hello_timeout, hello).await.unwrap_or_else(late)
+}
+
+async fn hear_hello(node: &Node, peer: PeerId, receiver: &mut FrameReceiver) -> Result<HelloR, End> {
     let hello = match receiver.next().await? {
         Some(Frame::HelloR(hello)) => hello,
         Some(other) => return Err(unexpected(other.frame_type(), "before R:HELLO")),
@@ -80,24 +120,14 @@ async fn greet(node: &Node, connection: &Connection) -> Result<(PeerId, HelloR, 
         }
         node.federation.heard_from(&relay);
     }
-    Ok((peer, hello, sender, receiver))
+    Ok(hello)
 }
 
 /// Opens the session in the store, answers R:HELLO and runs the streams.
-async fn serve(
-    node: &Arc<Node>,
-    connection: &Connection,
-    fence: Fence,
-    hello: &HelloR,
-    sender: FrameSender,
-    receiver: FrameReceiver,
-    stranger: Stranger,
-) -> End {
-    let (is_relay, limits) = (hello.role == Role::Relay, node.in_force.limits());
-    let Some(seat) = node.registry.enter(fence, is_relay, connection.clone(), limits.outcome_ranges) else {
-        return End::Store(StoreError::Superseded);
-    };
-    let opened = if is_relay { join(node, fence).await } else { open(node, fence, hello, connection).await };
+async fn serve(node: &Arc<Node>, connection: &Connection, guest: Guest, stranger: Stranger) -> End {
+    let Guest { hello, seat, sender, receiver } = guest;
+    let (is_relay, fence) = (hello.role == Role::Relay, seat.fence);
+    let opened = if is_relay { join(node, fence).await } else { open(node, fence, &hello, connection).await };
     let (watermark, status) = match opened {
         Ok(opened) => opened,
         Err(end) => return end,
@@ -128,7 +158,7 @@ async fn serve(
         durability: node.store.durability(),
         watermark,
         status,
-        max_body_bytes: limits.body_bytes as u64,
+        max_body_bytes: node.in_force.limits().body_bytes as u64,
         credit_messages,
         agent: Some(clip_text(AGENT)),
     };

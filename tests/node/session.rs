@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use posthouse::client::{Client, Event, Stop};
-use posthouse::protocol::{CloseCode, Frame, HelloR, Outcome};
+use posthouse::protocol::{AgainN, CloseCode, Frame, HelloR, Outcome, StreamKind};
 
 use crate::support::client::{Log, Taker, accepted, builder, client, outcomes, send};
-use crate::support::raw::{Session, hello, reader};
+use crate::support::raw::{Session, Speaker, hello, reader};
 use crate::support::relay::TestRelay;
 use crate::support::{until, within};
 
@@ -28,6 +28,44 @@ async fn the_newest_session_wins_and_the_older_one_is_told_and_stays_away() {
     assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
     assert_eq!(taker.bodies(), ["one"]);
     assert_eq!(told.connections(), 1, "it did not come back");
+}
+
+#[tokio::test]
+async fn a_greeting_that_comes_when_its_client_is_dead_ends_no_session_of_a_live_one() {
+    let mut relay = TestRelay::in_memory();
+    relay.limits.transport.hello_timeout = Duration::from_millis(500);
+    relay.start();
+    let dead = Speaker::connect(relay.at(), Some(2), 1 << 20).await;
+    let home = relay.home();
+    let bob = client(2, &home);
+    let told = Log::of(&bob).await;
+    told.connected(1).await;
+    let mut submit = dead.open(StreamKind::Submit).await;
+    submit.say(hello()).await;
+    assert_eq!(submit.hear().await, Some(AgainN {}.into()));
+    assert_eq!(dead.closed().await.0, CloseCode::HelloTimeout);
+    let (taker, alice) = (Taker::of(&bob), client(1, &home));
+    let mut sent = send(&alice, &home, 2, &["one"]).await;
+    assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
+    assert_eq!((taker.bodies(), told.connections()), (vec!["one".to_owned()], 1));
+}
+
+/// The question that a living client answers is younger than every session that may give way to the answer.
+#[tokio::test]
+async fn an_answer_that_is_older_than_the_session_it_would_end_is_asked_for_anew() {
+    let relay = TestRelay::in_memory().started();
+    let first = Session::open(relay.at(), 2, hello()).await;
+    let late = Speaker::connect(relay.at(), Some(2), 1 << 20).await;
+    let mut submit = late.open(StreamKind::Submit).await;
+    submit.say(hello()).await;
+    assert_eq!(submit.hear().await, Some(AgainN {}.into()));
+    let second = Session::open(relay.at(), 2, hello()).await;
+    assert_eq!(first.closed().await.0, CloseCode::Superseded);
+    submit.say(hello()).await;
+    assert_eq!(submit.hear().await, Some(AgainN {}.into()), "it was alive, but was it when the second one began?");
+    submit.say(hello()).await;
+    assert!(matches!(submit.hear().await, Some(Frame::HelloA(_))));
+    assert_eq!(second.closed().await.0, CloseCode::Superseded);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::address::RelayAddress;
 use crate::identity::Identity;
 use crate::protocol::limit::{DEFAULT_ACK_TIMEOUT, VERSION};
-use crate::protocol::{CloseCode, Frame, HelloA, HelloR, PushMode, Role, StreamKind};
+use crate::protocol::{AgainN, CloseCode, Frame, HelloA, HelloR, PushMode, Role, StreamKind};
 use crate::random::Entropy;
 use crate::time::millis;
 use crate::transport::{ClientEndpoint, Connection, FrameReceiver, FrameSender, Socket, TransportLimits};
@@ -55,8 +55,14 @@ impl Session {
             invitation: None,
             agent: None,
         };
-        submit.send(&hello.into()).await?;
-        let Some(Frame::HelloA(hello)) = from_submit.next().await? else { bail!("the relay answers no A:HELLO") };
+        let hello = loop {
+            submit.send(&hello.clone().into()).await?;
+            match from_submit.next().await? {
+                Some(Frame::HelloA(hello)) => break hello,
+                Some(Frame::AgainN(AgainN {})) => {}
+                _ => bail!("the relay answers no A:HELLO"),
+            }
+        };
         let (kind, notify, from_notify) = connection.accept().await?;
         if kind != StreamKind::Notify {
             bail!("the relay opened another stream than notify");

@@ -12,7 +12,7 @@ fn every_type_of_frame_is_among_the_golden_ones() {
 }
 
 /// The bytes of [`full`]. Changing one breaks every client there is.
-const GOLDEN_FULL: [&str; 21] = [
+const GOLDEN_FULL: [&str; 22] = [
     // MsgR
     "0000006a010186a17101a17002a17403a165c408656e76656c6f7065a173c440aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa168ad70\
@@ -80,6 +80,8 @@ const GOLDEN_FULL: [&str; 21] = [
     "0000000a030381a16ba67375626d6974",
     // GoawayN
     "00000005030481a161ccfa",
+    // AgainN
+    "00000001030580",
     // NopN
     "00000001830180",
 ];

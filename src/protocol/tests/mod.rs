@@ -162,6 +162,7 @@ pub(super) fn full() -> Vec<Frame> {
         .into(),
         OpenN { kind: StreamKind::Submit }.into(),
         GoawayN { delay_ms: 250 }.into(),
+        AgainN {}.into(),
         NopN {}.into(),
     ]
 }

@@ -209,6 +209,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         }),
         prop::sample::select(kinds).prop_map(|kind| OpenN { kind }.into()),
         integer().prop_map(|delay_ms| GoawayN { delay_ms }.into()),
+        Just(AgainN {}.into()),
         Just(NopN {}.into()),
     ]
 }

@@ -111,6 +111,16 @@ impl Platter {
         }
     }
 
+    /// Bytes that it takes in the memory of this machine.
+    #[allow(dead_code, reason = "only the simulation counts memory")]
+    pub(crate) fn held(&self) -> usize {
+        let unsynced = self.unsynced.iter().map(|operation| match operation {
+            Unsynced::Write(_, data) => data.capacity(),
+            Unsynced::SetLen(_) => 0,
+        });
+        self.safe.capacity() + self.cache.capacity() + unsynced.sum::<usize>()
+    }
+
     /// Sets what goes wrong from now on.
     pub(crate) fn set_faults(&mut self, faults: Faults) {
         self.capacity = faults.room.map(|room| self.len() + room);

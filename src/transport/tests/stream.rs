@@ -248,9 +248,14 @@ async fn a_client_that_begins_a_large_frame_on_every_stream_makes_a_relay_keep_o
     let begun = &whole[..whole.len() - 1];
     let (mut streams, mut readers, mut kept) = (Vec::new(), tokio::task::JoinSet::new(), 0);
     for _ in 0..16 {
-        let (mut raw, back) = pair.client.quinn().open_bi().await.unwrap();
-        raw.write_all(&opening()).await.unwrap();
-        let (_, _, mut receiver) = pair.relay.accept().await.unwrap();
+        let opened = tokio::time::timeout(SECOND, async {
+            let (mut raw, back) = pair.client.quinn().open_bi().await.unwrap();
+            raw.write_all(&opening()).await.unwrap();
+            let (_, _, receiver) = pair.relay.accept().await.unwrap();
+            (raw, back, receiver)
+        });
+        // What is not read fills the windows of the connection, and then nothing more can be begun.
+        let Ok((mut raw, back, mut receiver)) = opened.await else { break };
         readers.spawn(async move { receiver.next().await });
         let mut left = begun;
         while let Ok(written) = tokio::time::timeout(SECOND / 5, raw.write(left)).await {

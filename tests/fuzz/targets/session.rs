@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use posthouse::id::{LaneId, MessageId, PeerId, RelayId, StoreId};
 use posthouse::identity::Identity;
 use posthouse::protocol::{
-    AckA, AckN, AckR, CloseA, CloseCode, CloseR, Envelope, Frame, GoawayN, Header, HelloR, LaneQuestion, LaneRef, MsgR,
+    AckA, AckN, AckR, AgainN, CloseA, CloseCode, CloseR, Envelope, Frame, GoawayN, Header, HelloR, LaneQuestion, LaneRef, MsgR,
     NopN, OpenN, Order, PageR, PushMode, Refusal, Role, StatusR, StreamKind, Taken, WhereA, WhereR,
 };
 use posthouse::random::SystemEntropy;
@@ -255,11 +255,12 @@ fn frame(what: &What, heard: &Heard) -> Frame {
         What::Hello(greeting) => hello(greeting).into(),
         What::OpenKind(kind) => OpenN { kind: stream_kind(*kind) }.into(),
         What::Nop => NopN {}.into(),
-        What::FromARelay(which) => match which % 5 {
+        What::FromARelay(which) => match which % 6 {
             0 => AckA { request: 0 }.into(),
             1 => CloseA { request: 0 }.into(),
             2 => WhereA { request: 0, lanes: vec![] }.into(),
             3 => GoawayN { delay_ms: 1 }.into(),
+            4 => AgainN {}.into(),
             _ => {
                 AckN { sender: None, recipient: peer(0), lane: LaneId(0), delivered: Ranges::new(), exceptions: vec![] }
                     .into()
@@ -289,7 +290,6 @@ impl Streams {
             for _ in 0..HEARD {
                 let Ok(Ok(Some(frame))) = tokio::time::timeout(Duration::ZERO, receiver.next()).await else { break };
                 match frame {
-                    Frame::HelloA(hello) => heard.store = Some(hello.store),
                     Frame::MsgN(message) => heard.first_seq = message.seq.saturating_sub(2),
                     Frame::PageA(page) => {
                         let first = page.messages.first().map(|message| message.seq.saturating_sub(2));
@@ -302,14 +302,27 @@ impl Streams {
     }
 }
 
+/// Says R:HELLO until the relay believes that somebody is there, and hears the store's id.
+async fn greet(sender: &FrameSender, receiver: &mut FrameReceiver, hello: HelloR) -> Option<StoreId> {
+    loop {
+        sender.send(&hello.clone().into()).await.ok()?;
+        match receiver.next().await {
+            Ok(Some(Frame::HelloA(welcome))) => return Some(welcome.store),
+            Ok(Some(Frame::AgainN(_))) => {}
+            _ => return None,
+        }
+    }
+}
+
 async fn visit(connection: &Connection, visit: &Visit) {
     let mut heard = Heard::default();
     let mut streams = Streams { senders: vec![], receivers: vec![] };
     if let Some(greeting) = &visit.greets {
-        let Ok((sender, receiver)) = connection.open(StreamKind::Submit, 1 << 20).await else { return };
+        let Ok((sender, mut receiver)) = connection.open(StreamKind::Submit, 1 << 20).await else { return };
         let mut hello = hello(greeting);
         hello.role = if visit.relay { Role::Relay } else { Role::Peer };
-        drop(sender.try_send(&hello.into()));
+        let welcome = tokio::time::timeout(PAUSE * 10, greet(&sender, &mut receiver, hello)).await;
+        heard.store = welcome.ok().flatten();
         (streams.senders, streams.receivers) = (vec![sender], vec![receiver]);
         if let Ok(Ok((_, sender, receiver))) = tokio::time::timeout(PAUSE * 10, connection.accept()).await {
             streams.senders.push(sender);
@@ -347,9 +360,8 @@ async fn assert_served(home: &Home) {
     let connection = home.peers[0].connect(home.at, relay_id(), PATIENCE).await.expect("the relay takes connections");
     let (sender, mut receiver) = connection.open(StreamKind::Submit, 1 << 20).await.expect("a stream");
     let greeting = Greeting { relay: false, late: false, sender: None, credit: 0, bytes: 1, timeout: 100 };
-    sender.send(&hello(&greeting).into()).await.expect("the relay listens");
-    let answer = tokio::time::timeout(PATIENCE, receiver.next()).await.expect("the relay answers in time");
-    assert!(matches!(answer, Ok(Some(Frame::HelloA(_)))), "{answer:?}");
+    let welcome = tokio::time::timeout(PATIENCE, greet(&sender, &mut receiver, hello(&greeting)));
+    assert!(welcome.await.expect("the relay answers in time").is_some());
     connection.close(CloseCode::Done, "");
 }
 

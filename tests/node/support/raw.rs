@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use posthouse::id::{LaneId, MessageId, PeerId};
 use posthouse::identity::Identity;
 use posthouse::protocol::{
-    CloseCode, Envelope, Frame, Header, HelloA, HelloR, MsgR, OpenN, PushMode, Role, StreamKind, decode, encode,
+    AgainN, CloseCode, Envelope, Frame, Header, HelloA, HelloR, MsgR, OpenN, PushMode, Role, StreamKind, decode, encode,
 };
 use posthouse::time::UnixMillis;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -157,8 +157,14 @@ impl Speaker {
     /// Opens the submit stream and says this.
     pub(crate) async fn greet(self, hello: HelloR) -> Session {
         let mut submit = self.open(StreamKind::Submit).await;
-        submit.say(hello).await;
-        let Some(Frame::HelloA(hello)) = submit.hear().await else { panic!("no A:HELLO") };
+        let hello = loop {
+            submit.say(hello.clone()).await;
+            match submit.hear().await {
+                Some(Frame::HelloA(hello)) => break hello,
+                Some(Frame::AgainN(AgainN {})) => {}
+                other => panic!("{other:?} instead of A:HELLO"),
+            }
+        };
         let (send, receive) = within("the notify stream", self.connection.accept_bi()).await.unwrap();
         let mut notify = Stream { send, receive, buffer: BytesMut::new() };
         assert_eq!(notify.hear().await, Some(OpenN { kind: StreamKind::Notify }.into()));

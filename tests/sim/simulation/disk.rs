@@ -78,6 +78,11 @@ impl Disk {
         state.opened_by = None;
     }
 
+    /// Bytes that it takes in the memory of this machine.
+    pub(crate) fn held(&self) -> usize {
+        self.state().platter.held()
+    }
+
     /// What is safe on it.
     pub(crate) fn copy(&self) -> Vec<u8> {
         self.state().platter.safe.clone()

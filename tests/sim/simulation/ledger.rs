@@ -72,8 +72,6 @@ pub(crate) struct Counts {
     pub(crate) maybe_taken: u64,
     pub(crate) handed_again: u64,
     pub(crate) told_again: u64,
-    /// Clients that stopped because another session of their peer took over.
-    pub(crate) superseded: u64,
     /// Processes that were started.
     pub(crate) lives: u64,
 }
@@ -116,11 +114,6 @@ impl Ledger {
     /// A process starts.
     pub(crate) const fn lives(&mut self) {
         self.counts.lives += 1;
-    }
-
-    /// A client stopped, because another session of its peer took over.
-    pub(crate) const fn superseded(&mut self) {
-        self.counts.superseded += 1;
     }
 
     pub(crate) const fn weaken(&mut self, weakness: Weakness) {

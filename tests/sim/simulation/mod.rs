@@ -9,6 +9,7 @@
 //! | `net`, `disk` (on the `platter` that the stores' own tests use), `date`, `crypto` | what a process otherwise has from its machine |
 //! | `backup` | what an operator does with a store |
 //! | `ledger` | the oracle: what was promised, held against what happened |
+//! | `memory` | what all of it holds in memory |
 //! | `trace` | what happened, to be compared and to be read |
 //!
 //! Everything of a run happens on one thread, in tokio's paused time: it jumps to the next timer as soon as nobody has
@@ -22,6 +23,7 @@ mod disk;
 mod forger;
 mod ledger;
 mod life;
+mod memory;
 mod net;
 mod peer;
 mod plan;
@@ -64,6 +66,9 @@ pub(crate) struct Ended {
     pub(crate) digest: String,
     pub(crate) lines: Vec<String>,
 }
+
+/// How much of a run is counted at a time.
+const PIECE: Duration = Duration::from_millis(500);
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -109,7 +114,7 @@ pub(crate) fn run_with<T>(seed: u64, watch: Watch, hold: impl FnOnce() -> T + Se
 fn run_here(seed: u64, watch: Watch) -> Ended {
     PANIC.take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let ended = runtime.block_on(async {
+    let run = async {
         let trace = Trace::new(watch.show, watch.keep);
         let _log = trace.show_log();
         let mut chance = Chance::new(seed);
@@ -127,7 +132,15 @@ fn run_here(seed: u64, watch: Watch) -> Ended {
         let simulated = begun.elapsed();
         let (digest, datagrams, lines) = trace.finish();
         Ended { result, counts, simulated, datagrams, digest, lines }
-    });
+    };
+    let mut run = std::pin::pin!(run);
+    // Piece by piece, so that what is held in between is known.
+    let ended = loop {
+        let piece = memory::count(|| runtime.block_on(async { tokio::time::timeout(PIECE, &mut run).await }));
+        if let Ok(ended) = piece {
+            break ended;
+        }
+    };
     // What is left of the dead ends with the runtime.
     runtime.shutdown_background();
     ended

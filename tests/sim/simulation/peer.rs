@@ -67,6 +67,11 @@ impl PeerHost {
         &self.stage.plan().peers[usize::from(self.number - FIRST_PEER)]
     }
 
+    /// Bytes that its disk and the copy of it take in the memory of this machine.
+    pub(crate) fn held(&self) -> usize {
+        self.disk.held() + self.backup.lock().unwrap().as_ref().map_or(0, |(copy, _)| copy.capacity())
+    }
+
     /// Copies what is safe on the disk.
     pub(crate) fn back_up(&self) {
         *self.backup.lock().unwrap() = Some((self.disk.copy(), self.stage.ledger().kept(self.number)));
@@ -168,7 +173,10 @@ impl PeerHost {
             Some(Connection::Stopped(Stop::Refused(why))) => {
                 self.stage.ledger().break_promise(format!("peer {} was refused: {why}", self.number));
             }
-            Some(Connection::Stopped(Stop::Superseded)) => self.stage.ledger().superseded(),
+            // Nobody else has its key.
+            Some(Connection::Stopped(Stop::Superseded)) => {
+                self.stage.ledger().break_promise(format!("peer {} was superseded by its own past", self.number));
+            }
             _ => {}
         }
     }

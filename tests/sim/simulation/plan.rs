@@ -91,6 +91,8 @@ struct Profile {
     loses_stores: bool,
     /// A relay's store is replaced by an older copy, by hand.
     puts_back: bool,
+    /// That happens once, and nothing else: too much goes wrong otherwise for what it may break to be seen.
+    relapses: bool,
     /// A sender is restored from an older copy.
     restores_senders: bool,
     /// Clocks are set while they run.
@@ -112,6 +114,7 @@ impl Profile {
         Self {
             loses_stores,
             puts_back,
+            relapses: puts_back && chance.percent(50),
             restores_senders,
             clocks_jump: !puts_back && !restores_senders && chance.percent(25),
             small: chance.percent(25),
@@ -159,11 +162,25 @@ impl Plan {
         let peers: Vec<_> = (0..peers).map(|_| peer(chance, relays.len(), peers, heals)).collect();
         let mut plan = Self { relays, peers, faults: Vec::new(), heals, forger: chance.percent(15) };
         let most = chance.pick(&[6, 14, 40]);
-        for _ in 0..chance.below(most) {
-            plan.add_fault(chance, &profile);
+        if profile.relapses {
+            let at = chance.time(4_000, heals.as_millis() as u64 - 5_000);
+            plan.add_relapse(chance, at);
+        } else {
+            for _ in 0..chance.below(most) {
+                plan.add_fault(chance, &profile);
+            }
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// How far clocks may be off because they were set: by so much later, or earlier, something may be due.
+    pub(crate) fn clocks_off(&self) -> Duration {
+        let jump = |(_, fault): &(Duration, Fault)| match fault {
+            Fault::Jump(_, by) => Duration::from_millis(by.unsigned_abs()),
+            _ => Duration::ZERO,
+        };
+        self.faults.iter().map(jump).sum()
     }
 
     fn any_peer(&self, chance: &mut Chance) -> HostNumber {
@@ -208,10 +225,11 @@ impl Plan {
                 let peer = self.any_peer(chance);
                 self.faults.push((at, Fault::Rebind(peer)));
             }
-            43..70 => {
+            43..66 => {
                 let host = self.any_host(chance);
                 self.faults.push((at, Fault::Strike(host, strike(chance))));
             }
+            66..70 => self.add_flicker(chance, at),
             70..82 if profile.disks_fail => {
                 let host = self.any_host(chance);
                 let faults = disk_faults(chance);
@@ -234,6 +252,46 @@ impl Plan {
                 self.faults.push((at, Fault::Disk(host, power)));
             }
         }
+    }
+
+    /// A client dies again and again while what it said last is still on its way.
+    fn add_flicker(&mut self, chance: &mut Chance, at: Duration) {
+        let peer = self.any_peer(chance);
+        let late = Weather { late: 50, late_ms: 3_000, delay_ms: (1, 20), ..Weather::FAIR };
+        self.faults.push((at, Fault::Weather(late)));
+        let mut at = at;
+        for _ in 0..chance.between(2, 6) {
+            at += chance.time(30, 800);
+            let strike = Strike { polite: false, loss: Loss::Nothing, down: chance.time(1, 50), swap: Swap::No };
+            self.faults.push((at, Fault::Strike(peer, strike)));
+        }
+        self.faults.push((at + SECOND, Fault::Weather(Weather::FAIR)));
+    }
+
+    /// What came behind a copy is delivered and told; then the copy is put back, and something else comes while the
+    /// recipient, who remembers what it answered last, is away.
+    fn add_relapse(&mut self, chance: &mut Chance, at: Duration) {
+        let reader = chance.index(self.peers.len());
+        let other = (reader + 1) % self.peers.len();
+        let (home, to) = (self.peers[reader].home, FIRST_PEER + reader as HostNumber);
+        let cut = chance.time(2_000, 4_000);
+        let strike = Strike { polite: false, loss: Loss::Nothing, down: chance.time(1, 300), swap: Swap::PutBack };
+        self.faults.push((at.saturating_sub(2 * SECOND), Fault::Backup(home)));
+        self.faults.push((at, Fault::Strike(home, strike)));
+        for (from, to) in [(home, to), (to, home)] {
+            self.faults.push((at, Fault::Cut(from, to, true)));
+            self.faults.push((at + cut, Fault::Cut(from, to, false)));
+        }
+        let mut send = |sender: usize, at: Duration| {
+            let send = Send { at, to, count: chance.between(1, 3), ttl: 100 * SECOND, bytes: 50 };
+            let sends = &mut self.peers[sender].sends;
+            sends.push(send);
+            sends.sort_by_key(|send| send.at);
+        };
+        send(other, at.saturating_sub(SECOND));
+        send(other, at + SECOND);
+        // Who says something to a relay that was started anew learns of that at once.
+        send(reader, at + cut);
     }
 
     /// A host gets another disk, or an older copy of its own.

@@ -57,6 +57,11 @@ impl RelayHost {
         })
     }
 
+    /// Bytes that its disk and the copy of it take in the memory of this machine.
+    pub(crate) fn held(&self) -> usize {
+        self.disk.held() + self.backup.lock().unwrap().as_ref().map_or(0, Vec::capacity)
+    }
+
     /// Copies what is safe on the disk.
     pub(crate) fn back_up(&self) {
         *self.backup.lock().unwrap() = Some(self.disk.copy());

@@ -8,16 +8,27 @@ use tokio::task::JoinSet;
 use super::forger;
 use super::ledger::Weakness;
 use super::life::Strike;
+use super::memory;
 use super::net::{HostNumber, Weather};
 use super::peer::PeerHost;
 use super::plan::{FIRST_PEER, Fault};
-use super::relay::RelayHost;
+use super::relay::{BY_ITSELF, RelayHost};
 use super::stage::{RELAY_PORT, Stage};
 use super::trace::note;
 
-/// How long after everything heals the last message may have its outcome: the longest lifetime, an hour that clocks may
-/// be off, and the waits between attempts.
-const LIMIT: Duration = Duration::from_secs(2 * 3600);
+/// How long after everything healed the last message may have its outcome: the longest lifetime, and the waits between
+/// attempts. Less than the hour that a sender grants a relay which says nothing: relays that live say something.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// What all processes and connections of a run may hold in memory, for each host. Its store's cache is most of it.
+const HOST_BYTES: usize = 4 << 20;
+
+/// How often hosts die at the end to see what they leave behind, and how much of it all of them together may.
+const DEATHS: usize = 6;
+const LEFT_BYTES: usize = 48 << 10;
+
+/// When nothing is left of a connection whose other end died.
+const FORGOTTEN: Duration = Duration::from_secs(100);
 
 /// How often it is looked whether all is done.
 const LOOK: Duration = Duration::from_secs(1);
@@ -64,7 +75,10 @@ impl World {
         }
         self.until(plan.heals).await?;
         self.heal();
-        let settled = self.settle().await;
+        let settled = match self.settle().await {
+            Ok(took) => self.live_on().await.map(|()| took),
+            broken => broken,
+        };
         self.tasks.abort_all();
         settled
     }
@@ -79,7 +93,44 @@ impl World {
         Ok(())
     }
 
+    /// Bytes that the hosts' processes hold, and what simulates them but for their disks.
+    fn held(&self) -> usize {
+        let relays = self.relays.iter().map(|relay| relay.held());
+        let peers = self.peers.iter().map(|peer| peer.held());
+        memory::held().saturating_sub(relays.chain(peers).sum())
+    }
+
+    /// Everybody dies and comes back, several times: what is held in memory does not grow with it. Relays first, whom
+    /// their clients live to see again; then clients, who leave their relays behind.
+    async fn live_on(&self) -> Result<(), String> {
+        let relays: Vec<_> = (0..self.relays.len() as HostNumber).collect();
+        let peers: Vec<_> = (0..self.peers.len() as HostNumber).map(|at| FIRST_PEER + at).collect();
+        for (who, hosts) in [("relays", relays), ("clients", peers)] {
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                for death in 0..DEATHS {
+                    let strike = Strike { polite: death % 2 == 0, ..BY_ITSELF };
+                    hosts.iter().for_each(|host| self.strike_host(*host, strike.clone()));
+                    tokio::time::sleep(LOOK).await;
+                }
+                tokio::time::sleep(FORGOTTEN).await;
+                self.broken()?;
+                held.push(self.held());
+            }
+            if let [before, after] = held[..]
+                && after > before + LEFT_BYTES
+            {
+                return Err(format!("{who} that died left {} bytes behind", after - before));
+            }
+        }
+        Ok(())
+    }
+
     fn broken(&self) -> Result<(), String> {
+        let (held, hosts) = (self.held(), self.relays.len() + self.peers.len());
+        if held > hosts * HOST_BYTES {
+            return Err(format!("{held} bytes are held in memory for {hosts} hosts"));
+        }
         self.stage.ledger().broken().map_or(Ok(()), |broken| Err(broken.to_owned()))
     }
 
@@ -130,12 +181,13 @@ impl World {
 
     /// Waits until nothing is left over.
     async fn settle(&self) -> Result<Duration, String> {
+        let limit = LIMIT + self.stage.plan().clocks_off();
         let begun = tokio::time::Instant::now();
         loop {
             self.broken()?;
             let Some(left) = self.leftovers().await else { break };
-            if begun.elapsed() > LIMIT {
-                return Err(format!("{LIMIT:?} after everything healed: {left}"));
+            if begun.elapsed() > limit {
+                return Err(format!("{limit:?} after everything healed: {left}"));
             }
             tokio::time::sleep(LOOK).await;
         }
