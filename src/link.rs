@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::address::{HostPort, RelayAddress};
 use crate::protocol::{
-    AgainN, CloseCode, Frame, FrameType, GoawayN, HelloA, HelloR, PushMode, Role, StreamKind, WireError, clip_text,
-    limit,
+    AgainN, CloseCode, Frame, FrameType, GoawayN, HelloA, HelloR, NopN, PushMode, Role, StreamKind, WireError,
+    clip_text, limit,
 };
 use crate::transport::{
     ClientEndpoint, CloseReason, ConnectError, Connection, FrameReceiver, FrameSender, TransportError,
@@ -16,6 +16,9 @@ use crate::transport::{
 
 /// How long the relay has to answer HELLO and to open its stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client says nothing while it waits for the answer.
+const GREETING_PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes that may wait to be written to one stream.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
@@ -126,7 +129,7 @@ impl Link {
         let (submit, mut from_submit) = connection.open(StreamKind::Submit, SEND_BUFFER_BYTES).await?;
         let hello = loop {
             submit.send(&hello.clone().into()).await?;
-            match from_submit.next().await? {
+            match answer(&submit, &mut from_submit).await? {
                 Some(Frame::HelloA(hello)) => break hello,
                 // The relay wants to know whether who said it is still there.
                 Some(Frame::AgainN(AgainN {})) => {}
@@ -183,6 +186,17 @@ impl Link {
             Stream::Submit => self.from_submit.try_buffered(),
             Stream::Notify => self.from_notify.try_buffered(),
             Stream::Sync => self.from_sync.try_buffered(),
+        }
+    }
+}
+
+/// Waits for the answer to R:HELLO. A relay that was started anew meanwhile learns of the connection by what is said
+/// on it, and resets it.
+async fn answer(submit: &FrameSender, from_submit: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
+    loop {
+        match tokio::time::timeout(GREETING_PAUSE, from_submit.next()).await {
+            Ok(answer) => return answer,
+            Err(_) => drop(submit.try_send(&NopN {}.into())?),
         }
     }
 }

@@ -196,15 +196,13 @@ impl Driver {
 
     /// Waits for something to happen, and takes up all that has happened then.
     async fn listen(&mut self, course: &mut Course) -> Result<(), StoreError> {
-        let mut input = self.input(course).await;
+        let first = self.input(course).await;
         // Whoever else can run now may have more for this turn, and a turn costs about the same for one as for many.
         tokio::task::yield_now().await;
-        for _ in 0..TURN_INPUTS {
-            self.take(input, course).await?;
-            match self.input(course).now_or_never() {
-                Some(next) => input = next,
-                None => break,
-            }
+        self.take(first, course).await?;
+        for _ in 1..TURN_INPUTS {
+            let Some(next) = self.input(course).now_or_never() else { break };
+            self.take(next, course).await?;
         }
         Ok(())
     }

@@ -105,10 +105,13 @@ async fn in_time<T>(node: &Node, hello: impl Future<Output = Result<T, End>>) ->
 }
 
 async fn hear_hello(node: &Node, peer: PeerId, receiver: &mut FrameReceiver) -> Result<HelloR, End> {
-    let hello = match receiver.next().await? {
-        Some(Frame::HelloR(hello)) => hello,
-        Some(other) => return Err(unexpected(other.frame_type(), "before R:HELLO")),
-        None => return Err(WireError::Truncated.into()),
+    let hello = loop {
+        match receiver.next().await? {
+            Some(Frame::HelloR(hello)) => break hello,
+            Some(Frame::NopN(_)) => {}
+            Some(other) => return Err(unexpected(other.frame_type(), "before R:HELLO")),
+            None => return Err(WireError::Truncated.into()),
+        }
     };
     if hello.version != limit::VERSION {
         return Err(End::Close(CloseCode::Version, "this relay speaks version 1"));

@@ -8,6 +8,7 @@ use posthouse::protocol::{Answer, CloseCode, Frame, HelloR, MsgA, MsgR, Outcome,
 use posthouse::relay::{Admission, Policy};
 
 use crate::support::client::{Taker, accepted, client, client_in, outcomes, send, short_lived};
+use crate::support::hesitant::Hesitation;
 use crate::support::raw::{Session, Speaker, forwarded, hello, peer};
 use crate::support::relay::TestRelay;
 use crate::support::{until, who, within};
@@ -191,7 +192,7 @@ async fn nothing_is_said_of_what_an_earlier_run_forwarded_before_the_other_relay
     there.waits_for(2, 0).await;
     there.kill().await;
     // A message for the same relay comes while its store still looks for what the last run left.
-    here.hesitates = true;
+    here.hesitation = Some(Hesitation::Links);
     here.start();
     accepted(&mut send(&alice, &there.home(), 2, &["two"]).await).await;
     over.await;

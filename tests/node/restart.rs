@@ -7,6 +7,7 @@ use posthouse::protocol::{CloseCode, Outcome};
 use posthouse::transport::{Socket, TransportLimits};
 
 use crate::support::client::{Log, Taker, builder, client, client_in, draft, outcomes, send};
+use crate::support::hesitant::Hesitation;
 use crate::support::raw::{Session, hello};
 use crate::support::relay::TestRelay;
 use crate::support::{until, within};
@@ -73,6 +74,21 @@ async fn clients_are_back_after_a_relays_crash_and_start_without_waiting_for_a_k
         println!("down for {down:?}: the sender is back after {sender:?}, the last of ten idle receivers {slowest:?}");
         assert!(*sender < BACK_WITHIN && *slowest < BACK_WITHIN, "{times:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_relay_dies_over_its_greeting_does_not_wait_for_the_answer() {
+    let mut relay = TestRelay::on_disk();
+    relay.hesitation = Some(Hesitation::Sessions);
+    relay.start();
+    let client = usual(1, &relay);
+    until("R:HELLO", || relay.sessions() == 1).await;
+    relay.kill().await;
+    relay.hesitation = None;
+    relay.start();
+    // It waits ten seconds for an answer, and the relay does not know whom to wake.
+    let back = tokio::time::timeout(Duration::from_secs(6), client.status(None)).await;
+    back.expect("a session").unwrap();
 }
 
 /// What a relay sends to the clients of its last run.

@@ -22,7 +22,7 @@ fn value(metrics: &str, series: &str) -> Option<f64> {
 /// Words that begin with the prefix of all metrics.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("posthouse_")).map(str::to_owned).collect()
+    words.filter(|word| word.starts_with("posthouse_") && *word != "posthouse_").map(str::to_owned).collect()
 }
 
 #[test]

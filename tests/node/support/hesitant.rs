@@ -1,4 +1,4 @@
-//! A relay's store that takes its time to say which other relays messages wait for.
+//! A relay's store that takes its time about one thing.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,16 +16,26 @@ use tokio::sync::Notify;
 /// How long it hesitates, if no message comes before: far longer than a client needs to connect and send one.
 const HESITATION: Duration = Duration::from_secs(1);
 
+/// What it takes its time about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hesitation {
+    /// To say which other relays messages wait for: until a message comes.
+    Links,
+    /// To open a session: for ever.
+    Sessions,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Hesitant {
     store: Arc<RedbRelayStore>,
+    about: Hesitation,
     message: Arc<Notify>,
 }
 
 impl Hesitant {
-    pub(crate) fn new(store: Arc<RedbRelayStore>) -> Self {
-        Self { store, message: Arc::default() }
+    pub(crate) fn new(store: Arc<RedbRelayStore>, about: Hesitation) -> Self {
+        Self { store, about, message: Arc::default() }
     }
 }
 
@@ -45,6 +55,9 @@ impl RelayStore for Hesitant {
     fn submit(&self, fence: Fence, batch: Vec<Op>) -> Reply<Vec<Done>> {
         if batch.iter().any(|op| matches!(op, Op::Append(_))) {
             self.message.notify_one();
+        }
+        if self.about == Hesitation::Sessions && batch.iter().any(|op| matches!(op, Op::Open { .. })) {
+            return Box::pin(std::future::pending());
         }
         self.store.submit(fence, batch)
     }
@@ -67,8 +80,11 @@ impl RelayStore for Hesitant {
 
     fn links(&self) -> Reply<Vec<LinkState>> {
         let (message, links) = (self.message.clone(), self.store.links());
+        let hesitates = self.about == Hesitation::Links;
         Box::pin(async move {
-            tokio::time::timeout(HESITATION, message.notified()).await.ok();
+            if hesitates {
+                tokio::time::timeout(HESITATION, message.notified()).await.ok();
+            }
             links.await
         })
     }

@@ -21,7 +21,7 @@ use posthouse::transport::Socket;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::hesitant::Hesitant;
+use super::hesitant::{Hesitant, Hesitation};
 use super::{PATIENCE, who, within};
 
 /// Who the relay is in the cast.
@@ -38,8 +38,8 @@ pub(crate) struct TestRelay {
     pub(crate) store_limits: StoreLimits,
     /// Memory for pages of the store.
     pub(crate) cache_bytes: usize,
-    /// Whether the store takes its time to say which other relays messages wait for.
-    pub(crate) hesitates: bool,
+    /// What the store takes its time about.
+    pub(crate) hesitation: Option<Hesitation>,
     running: Option<Running>,
 }
 
@@ -68,7 +68,7 @@ impl TestRelay {
             limits: RelayLimits::default(),
             store_limits: StoreLimits::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
-            hesitates: false,
+            hesitation: None,
             running: None,
         }
     }
@@ -119,7 +119,10 @@ impl TestRelay {
                 identity: self.identity(),
                 socket: Socket::Bind(self.at),
                 outgoing: Socket::anywhere(),
-                store: if self.hesitates { Arc::new(Hesitant::new(store.clone())) } else { store.clone() },
+                store: match self.hesitation {
+                    Some(about) => Arc::new(Hesitant::new(store.clone(), about)),
+                    None => store.clone(),
+                },
                 clock: clock.clone(),
                 entropy: entropy.clone(),
                 limits: self.limits.clone(),
