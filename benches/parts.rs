@@ -88,7 +88,7 @@ impl Store {
         let page = self.runtime.block_on(self.store.page(query(READER, Order::Oldest, None, 1 << 20))).expect("a page");
         let taken = page.messages.iter().map(|message| (message.seq, message.seq)).collect();
         let answers = Taken { taken, refused: Vec::new() };
-        let settle = Op::Settle { store: self.store.store_id(), answers, handed_out: u64::MAX };
+        let settle = Op::Settle { store: self.store.store_id(), answers, handed_out: u64::MAX, patient: false };
         self.runtime.block_on(self.store.submit(fence(READER), vec![settle])).expect("a commit");
     }
 }

@@ -106,7 +106,7 @@ impl Bench {
 
     pub(crate) fn settle(&self, from: u64, to: u64) -> Op {
         let answers = Taken { taken: [(from, to)].into_iter().collect(), refused: Vec::new() };
-        Op::Settle { store: self.store.store_id(), answers, handed_out: to }
+        Op::Settle { store: self.store.store_id(), answers, handed_out: to, patient: false }
     }
 
     /// Takes everything out of a mailbox, oldest first, with so many acknowledgements of pages on their way to the

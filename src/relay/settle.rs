@@ -20,7 +20,9 @@ pub(super) struct Settling(JoinHandle<Result<(), StoreError>>);
 /// at once.
 pub(super) fn settle(session: &Session, answers: Taken, taken: &[Arc<Stored>]) -> Settling {
     let node = session.node.clone();
-    let settle = Op::Settle { store: node.store.store_id(), answers, handed_out: session.handed_out() };
+    let patient = answers.refused.is_empty() && !taken.is_empty();
+    let (store, handed_out) = (node.store.store_id(), session.handed_out());
+    let settle = Op::Settle { store, answers, handed_out, patient };
     // In the store's order of things before anybody is told, so that a question that comes after the telling
     // is answered after the settling.
     let reply = node.store.submit(session.fence, vec![settle]);

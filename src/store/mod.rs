@@ -181,6 +181,8 @@ pub enum Op {
         answers: Taken,
         /// The highest `seq` that this session handed out.
         handed_out: u64,
+        /// Nobody waits for it to be durable: it may wait a moment for something to be made durable with.
+        patient: bool,
     },
     /// Another relay said what became of messages in the outbox for it, or its silence did. Answer:
     /// [`Done::Settled`].

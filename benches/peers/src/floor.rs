@@ -87,7 +87,7 @@ async fn commits(length: Duration) -> anyhow::Result<Histogram<u64>> {
         }
         let taken = watch.take(usize::MAX).messages.iter().map(|message| (message.seq, message.seq)).collect();
         let answers = Taken { taken, refused: Vec::new() };
-        let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX };
+        let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX, patient: false };
         store.submit(fence(recipient), vec![settle]).await?;
     }
     Ok(times)

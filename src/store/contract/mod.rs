@@ -230,7 +230,7 @@ impl<H: Harness> Home<H> {
 
     pub(crate) fn settle(&self, fence: Fence, answers: Taken, handed_out: u64) -> Vec<Settled> {
         let store = self.store().store_id();
-        match self.submit(fence, vec![Op::Settle { store, answers, handed_out }]).pop() {
+        match self.submit(fence, vec![Op::Settle { store, answers, handed_out, patient: false }]).pop() {
             Some(Done::Settled(settled)) => settled,
             other => panic!("{other:?}"),
         }

@@ -30,8 +30,12 @@ pub(crate) fn settling_ignores_what_was_not_handed_out_or_is_not_there<H: Harnes
     assert_eq!(home.settle(reader, refusal(seqs[2]), seqs[1]), []);
     assert_eq!(home.settle(reader, taken([(seqs[2] + 1, u64::MAX)]), u64::MAX), []);
     assert_eq!(home.settle(other, taken([(0, u64::MAX)]), u64::MAX), [], "another peer's mailbox was emptied");
-    let batch =
-        vec![Op::Settle { store: crate::id::StoreId([9; 16]), answers: taken([(0, u64::MAX)]), handed_out: u64::MAX }];
+    let batch = vec![Op::Settle {
+        store: crate::id::StoreId([9; 16]),
+        answers: taken([(0, u64::MAX)]),
+        handed_out: u64::MAX,
+        patient: false,
+    }];
     assert_eq!(home.submit(reader, batch), [Done::Settled(Vec::new())]);
     assert_eq!(home.seqs(2), seqs);
     // A range may be enormous; of it counts what was handed out.

@@ -117,7 +117,7 @@ pub(crate) fn a_question_asked_after_a_change_sees_it<H: Harness>(mut home: Home
     let sent = home.store().submit(sender, vec![Op::Append(message(key, 1)), Op::Append(message(key, 2))]);
     let store = home.store().store_id();
     let (answers, handed_out) = (taken([(0, u64::MAX)]), u64::MAX);
-    let took = home.store().submit(reader, vec![Op::Settle { store, answers, handed_out }]);
+    let took = home.store().submit(reader, vec![Op::Settle { store, answers, handed_out, patient: false }]);
     let asked = home.store().submit(sender, vec![Op::Where(vec![(key, 1, 9)]), Op::Append(message(key, 1))]);
     // Nobody waits for the first two, and they happen all the same.
     drop((sent, took));

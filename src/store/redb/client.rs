@@ -317,7 +317,7 @@ impl Engine for ClientEngine {
             Change::Keep(_, letter) => letter.envelope.bytes().len(),
             _ => 0,
         });
-        Weight { ops: changes.len().max(1), bytes: bytes.sum() }
+        Weight { ops: changes.len().max(1), bytes: bytes.sum(), patient: false }
     }
 }
 

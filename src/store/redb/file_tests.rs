@@ -23,7 +23,7 @@ const SCHEMA: Schema = Schema { kind: "test", upgrades: &[add_one, times_ten] };
 const CACHE: usize = 1 << 20;
 
 /// Requests: add one to a key. Key 13 is a corrupt row, 14 refused, 15 a bug, 16 a question; 17 waits for the
-/// gate, and 18 carries a MiB.
+/// gate, 18 carries a MiB, and 19 may wait for company.
 #[derive(Debug, Default)]
 struct Counter {
     groups: Arc<Mutex<Vec<Vec<u64>>>>,
@@ -71,7 +71,7 @@ impl Engine for Counter {
     }
 
     fn weight(key: &u64) -> Weight {
-        Weight { ops: 1, bytes: if *key == 18 { 1 << 20 } else { 0 } }
+        Weight { ops: 1, bytes: if *key == 18 { 1 << 20 } else { 0 }, patient: *key == 19 }
     }
 }
 
@@ -419,6 +419,26 @@ fn a_corrupt_row_costs_only_the_request_that_met_it() {
         assert_eq!(thirteen, Ok(false), "half a request was kept");
     });
     assert_eq!(groups.lock().unwrap().concat(), [1, 2, 2, 3], "published what was not done, or twice");
+}
+
+#[tokio::test]
+async fn what_may_wait_for_company_is_done_without_it_and_with_whatever_comes() {
+    let groups = Arc::new(Mutex::new(Vec::new()));
+    let engine = Counter { groups: groups.clone(), ..Counter::default() };
+    let writer = Writer::start(open(Backend::Memory).unwrap(), engine, WriterMode::Thread, "test").unwrap();
+    assert_eq!(writer.submit(19).await, Ok(1), "nothing else comes");
+    // A busy machine may part the two now and then.
+    let mut together = false;
+    for _ in 0..100 {
+        let (patient, other) = (writer.submit(19), writer.submit(1));
+        other.await.unwrap();
+        patient.await.unwrap();
+        together |= groups.lock().unwrap().contains(&vec![19, 1]);
+    }
+    assert!(together, "the one went with the other");
+    drop(writer.submit(19));
+    writer.close().await.unwrap();
+    assert_eq!(groups.lock().unwrap().concat().len(), 202, "also at the end");
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn hold_a_relay(disk: &Disk, steps: usize, losses: &[Loss]) {
     disk.keep_journal();
     let append = |from, to, key, n| Op::Append(message(lane(from, to, key), n));
     let forward = Some(Forward { relay: RelayId::from_bytes([8; 32]), address: "elsewhere".to_owned() });
-    let settle = |answers: Taken| Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX };
+    let settle = |answers: Taken| Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX, patient: false };
     // The seqs of a mailbox follow each other from the first one on.
     let first = clock.date().0 << 10;
     let refused =

@@ -27,7 +27,11 @@ const GROUP_BYTES: usize = 8 << 20;
 /// done for more messages at a time.
 const BUSY_REQUESTS: usize = 8;
 const LOOKS: usize = 10;
-const LOOK_PAUSE: Duration = Duration::from_micros(200);
+const LOOK_PAUSE: Duration = Duration::from_micros(100);
+
+/// How long requests wait that may. A recipient's answers come just before the sender's next message, and two commits
+/// would take twice as long as one for both.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// From here on [`Writer::room`] waits. Who asks it before reading more from the network is slowed down
 /// before memory fills.
@@ -62,6 +66,8 @@ pub struct Weight {
     pub ops: usize,
     /// Bytes of messages it carries; 0 for none.
     pub bytes: usize,
+    /// It may wait a moment for others to go with.
+    pub patient: bool,
 }
 
 /// What is read while the writer goes on.
@@ -122,6 +128,8 @@ struct Queue<E: Engine> {
     jobs: VecDeque<Job<E>>,
     ops: usize,
     bytes: usize,
+    /// Requests that wait for no others.
+    urgent: usize,
     closing: bool,
     done: bool,
 }
@@ -166,7 +174,7 @@ impl<E: Engine> Writer<E> {
     /// # Panics
     /// In [`WriterMode::Task`] outside a tokio runtime.
     pub fn start(file: StoreFile, engine: E, mode: WriterMode, name: &str) -> std::io::Result<Self> {
-        let queue = Queue { jobs: VecDeque::new(), ops: 0, bytes: 0, closing: false, done: false };
+        let queue = Queue { jobs: VecDeque::new(), ops: 0, bytes: 0, urgent: 0, closing: false, done: false };
         let shared = Arc::new(Shared {
             file,
             mode,
@@ -281,6 +289,11 @@ impl<E: Engine> Queue<E> {
         self.jobs.is_empty() && !self.closing
     }
 
+    /// Whether all that is there may wait for more.
+    fn is_patient(&self) -> bool {
+        self.urgent == 0 && self.ops < GROUP_OPS && !self.closing
+    }
+
     fn take_group(&mut self) -> Vec<Job<E>> {
         let (mut group, mut ops, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = self.jobs.front() {
@@ -291,6 +304,7 @@ impl<E: Engine> Queue<E> {
             let Some(job) = self.jobs.pop_front() else { break };
             self.ops -= job.weight.ops;
             self.bytes -= job.weight.bytes;
+            self.urgent -= usize::from(!job.weight.patient);
             group.push(job);
         }
         group
@@ -323,6 +337,7 @@ impl<E: Engine> Shared<E> {
         }
         queue.ops += job.weight.ops;
         queue.bytes += job.weight.bytes;
+        queue.urgent += usize::from(!job.weight.patient);
         queue.jobs.push_back(job);
         self.crowded.store(!queue.has_room(), Ordering::Relaxed);
         drop(queue);
@@ -356,6 +371,10 @@ impl<E: Engine> Shared<E> {
             let mut queue = lock(&self.queue);
             while queue.is_idle() {
                 queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            if queue.is_patient() {
+                let waited = self.filled.wait_timeout_while(queue, PATIENCE, |queue| queue.is_patient());
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if busy {
                 queue = self.gather(queue);

@@ -119,7 +119,7 @@ async fn a_lanes_row_that_cannot_be_read_does_not_keep_the_others_from_going() {
 /// What an acknowledgement of everything settles.
 async fn taken_of_all(store: &RedbRelayStore) -> Vec<Done> {
     let (store_id, answers) = (store.store_id(), taken([(0, u64::MAX)]));
-    let settle = Op::Settle { store: store_id, answers, handed_out: u64::MAX };
+    let settle = Op::Settle { store: store_id, answers, handed_out: u64::MAX, patient: false };
     store.submit(fence(2, 1), vec![settle]).await.unwrap()
 }
 

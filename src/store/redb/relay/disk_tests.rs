@@ -67,7 +67,7 @@ impl Traffic {
             let waiting = &mut after.get_mut(&header.lane_key()).unwrap().1;
             waiting.retain(|n| *n != header.n);
             let answers = taken([(message.seq, message.seq)]);
-            let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX };
+            let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX, patient: false };
             [settle, Op::Where(Vec::new())]
         };
         // The mailbox is the submitter's peer's: settling needs the recipient's fence.
@@ -214,7 +214,7 @@ fn below_min_free_messages_wait_and_removals_go_on() {
     let wait = Answer::Wait { reason: WaitReason::NoRoom, retry_after_ms: 5000 };
     assert_eq!(append(2), Done::Answered { answer: wait, remember: false });
     let answers = taken([(0, u64::MAX)]);
-    let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX };
+    let settle = Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX, patient: false };
     let done = now(store.submit(fence(2, 1), vec![settle])).unwrap();
     assert!(matches!(&done[0], Done::Settled(settled) if settled.len() == 1));
     free.store(256 << 20, Ordering::SeqCst);
@@ -257,7 +257,8 @@ fn fill_up(store: &RedbRelayStore, clock: &TestClock, from: u64) -> u64 {
 }
 
 fn take_all(store: &RedbRelayStore) {
-    let settle = Op::Settle { store: store.store_id(), answers: taken([(0, u64::MAX)]), handed_out: u64::MAX };
+    let settle =
+        Op::Settle { store: store.store_id(), answers: taken([(0, u64::MAX)]), handed_out: u64::MAX, patient: false };
     now(store.submit(fence(2, 1), vec![settle])).unwrap();
 }
 

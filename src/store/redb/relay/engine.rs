@@ -160,10 +160,11 @@ impl Engine for RelayEngine {
                     _ => 0,
                 };
                 let ops = batch.iter().map(steps).sum::<usize>().max(1);
-                Weight { ops, bytes: batch.iter().map(message).sum() }
+                let patient = batch.iter().all(|op| matches!(op, Op::Settle { patient: true, .. }));
+                Weight { ops, bytes: batch.iter().map(message).sum(), patient }
             }
-            Request::Expire(limit) => Weight { ops: (*limit).clamp(1, GROUP_OPS), bytes: 0 },
-            Request::Probe => Weight { ops: 1, bytes: 0 },
+            Request::Expire(limit) => Weight { ops: (*limit).clamp(1, GROUP_OPS), bytes: 0, patient: false },
+            Request::Probe => Weight { ops: 1, bytes: 0, patient: false },
         }
     }
 }
@@ -196,7 +197,7 @@ impl RelayEngine {
             }
             Op::End { handed_out } => end(work, fence, *handed_out),
             Op::Append(append) => self.append(work, fence.peer, append),
-            Op::Settle { store, answers, handed_out } if *store == self.store => {
+            Op::Settle { store, answers, handed_out, .. } if *store == self.store => {
                 settle(work, &mut self.damage, fence.peer, answers, *handed_out).map(Done::Settled)
             }
             Op::Settle { .. } => Ok(Done::Settled(Vec::new())),

@@ -101,7 +101,7 @@ mod tests {
         };
         let newest = store.page(query).await.unwrap().messages[0].clone();
         let answers = taken([(0, newest.seq - 1)]);
-        let settle = Op::Settle { store: store.store_id(), answers, handed_out: newest.seq };
+        let settle = Op::Settle { store: store.store_id(), answers, handed_out: newest.seq, patient: false };
         store.submit(fence(2, 1), vec![settle]).await.unwrap();
         // As a kill would leave it: a store that is closed well may get rid of the end of its file.
         let copy = directory.path().join("copy.redb");

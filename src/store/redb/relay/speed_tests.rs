@@ -51,8 +51,12 @@ async fn run(pairs: u8, depth: usize, batch: u64, rounds: u64) {
                     if round > depth as u64 {
                         // The recipient takes all that is committed.
                         let newest = store.page(query).await.unwrap().cursor.unwrap_or(0);
-                        let settle =
-                            Op::Settle { store: store.store_id(), answers: taken([(0, newest)]), handed_out: newest };
+                        let settle = Op::Settle {
+                            store: store.store_id(),
+                            answers: taken([(0, newest)]),
+                            handed_out: newest,
+                            patient: false,
+                        };
                         flying.push_back(store.submit(fence(to, 1), vec![settle]));
                     }
                 }
@@ -135,7 +139,8 @@ async fn one_range(step: u64, messages: u64, lanes: u64) {
     }
     let filled = clock.now().since(start);
     let start = clock.now();
-    let settle = Op::Settle { store: store.store_id(), answers: taken([(0, u64::MAX)]), handed_out: u64::MAX };
+    let settle =
+        Op::Settle { store: store.store_id(), answers: taken([(0, u64::MAX)]), handed_out: u64::MAX, patient: false };
     let Done::Settled(settled) = store.submit(fence(2, 1), vec![settle]).await.unwrap().remove(0) else { panic!() };
     let took = clock.now().since(start);
     let count = settled.iter().map(|settled| settled.delivered.count()).sum::<u64>();
