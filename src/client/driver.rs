@@ -243,6 +243,10 @@ impl Driver {
                 self.on_timeout();
             }
         }
+        // At once, or a question that comes next would miss what is neither waiting nor told.
+        if self.sending.carry_out(&mut self.commits, &mut self.events) {
+            self.lost(course, &LinkError::Silent);
+        }
         Ok(())
     }
 

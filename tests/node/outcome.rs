@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use posthouse::client::{Client, Outgoing};
+use futures_util::FutureExt;
+use posthouse::client::{Client, Event, Outgoing};
 use posthouse::protocol::{Frame, Outcome, RejectReason};
 use posthouse::store::StoreLimits;
 
@@ -44,6 +45,27 @@ async fn in_closed_mode_an_unknown_peer_is_refused_by_name() {
     assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
     assert_eq!(taker.bodies(), ["three"]);
     relay.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn once_nothing_waits_every_outcome_has_been_told() {
+    let relay = TestRelay::in_memory().started();
+    // In a file, so that an outcome is on its way to the disk for a while.
+    let directory = tempfile::tempdir().unwrap();
+    let alice = client_in(directory.path(), 1, &relay.home());
+    let bob = client(2, &relay.home());
+    let _taker = Taker::of(&bob);
+    let mut events = alice.events().await.unwrap();
+    for round in 0..20 {
+        let drafts = (0..200).map(|number| draft(&relay.home(), 2, format!("{round}/{number}"))).collect();
+        drop(alice.send_all(drafts).await.unwrap());
+        while alice.waiting().await.unwrap() > 0 {}
+        let mut told = 0;
+        while let Some(event) = tokio::task::coop::unconstrained(events.next()).now_or_never().flatten() {
+            told += usize::from(matches!(event, Event::Outcome { .. }));
+        }
+        assert_eq!(told, 200, "round {round}");
+    }
 }
 
 #[tokio::test]

@@ -106,6 +106,16 @@ fn delivery_is_measured_with_and_without_messages_that_all_expire() {
 }
 
 #[test]
+fn idle_sessions_cost_what_is_said_and_all_come_back() {
+    let events = measured(&["--scenario", "idle", "--sessions", "20"]);
+    let result = result(&events);
+    assert_eq!((&result["scenario"], &result["sessions"]), (&"idle".into(), &20.into()));
+    for figure in ["bytes_per_session", "bytes_per_bare_connection", "back_p50_us", "back_last_us"] {
+        assert!(result[figure].as_u64() > Some(0), "{figure} in {result}");
+    }
+}
+
+#[test]
 fn delivery_is_measured_with_and_without_a_backup() {
     let scenario = ["--scenario", "backup", "--pairs", "2", "--rate", "200", "--rounds", "1"];
     let events = measured(&[&scenario[..], &["--messages", "2000"]].concat());

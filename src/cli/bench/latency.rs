@@ -41,6 +41,10 @@ impl Latency {
         self.0.value_at_quantile(0.99)
     }
 
+    pub(super) fn max_us(&self) -> u64 {
+        self.0.max()
+    }
+
     /// The two fields that every report of a latency has.
     pub(super) fn fields(&self) -> impl Iterator<Item = (String, Value)> + use<> {
         fields([("p50_us", self.p50_us().into()), ("p99_us", self.p99_us().into())])

@@ -9,6 +9,7 @@
 //!  steady    pairs that send at a steady rate                   backup    delivery while the relay is backed up
 //!  compare   delivery with and without something else           hostile   delivery while the relay is attacked
 //!  report    what is printed                                    attack    those who attack; flood, before a session
+//!                                                               idle      sessions that do nothing
 //!                                                               latency   histograms
 //! ```
 
@@ -21,6 +22,7 @@ mod federated;
 mod fill;
 mod flood;
 mod hostile;
+mod idle;
 mod latency;
 mod offline;
 mod online;
@@ -87,12 +89,18 @@ pub(super) struct Args {
     /// The relay to measure [default: one of its own, on a fresh directory below TMPDIR, without limits that matter]
     #[arg(long, value_name = "ADDRESS")]
     relay: Option<RelayAddress>,
+    /// idle: how many sessions [default: 1000]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    sessions: Option<u32>,
     /// hostile: this attack alone [default: each in turn]
     #[arg(long, value_enum)]
     attack: Option<Attack>,
     /// Be the attackers of `hostile`, and nothing else
     #[arg(long, value_enum, hide = true, requires = "relay")]
     attacker: Option<Attack>,
+    /// Accept connections and do nothing else
+    #[arg(long, hide = true)]
+    bare: bool,
     /// Keep outbox and inbox of every client on disk, as applications do; without this they are in memory
     #[arg(long)]
     durable_clients: bool,
@@ -110,6 +118,7 @@ Examples:
   posthouse bench --scenario backup                          delivery while the relay is backed up
   posthouse bench --scenario federated                       what a second relay on the way costs
   posthouse bench --scenario hostile --attack initials       delivery during a flood of handshakes
+  posthouse bench --scenario idle --sessions 20000           what a session costs that does nothing
 
 Build with --release. The relay's file is synced with each commit, so the disk below TMPDIR counts.";
 
@@ -129,6 +138,8 @@ enum Scenario {
     Federated,
     /// Delivery between pairs, with and without attacks on the relay from this machine
     Hostile,
+    /// Sessions that do nothing, and their return after the relay was killed
+    Idle,
 }
 
 impl Scenario {
@@ -140,12 +151,13 @@ impl Scenario {
             Self::Backup => "backup",
             Self::Federated => "federated",
             Self::Hostile => "hostile",
+            Self::Idle => "idle",
         }
     }
 
     const fn relays(self) -> usize {
         match self {
-            Self::Online | Self::Offline | Self::Expiry | Self::Backup | Self::Hostile => 1,
+            Self::Online | Self::Offline | Self::Expiry | Self::Backup | Self::Hostile | Self::Idle => 1,
             Self::Federated => 2,
         }
     }
@@ -170,12 +182,13 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 impl Args {
     /// A flag that the scenario does not look at is a mistake of whoever wrote it.
     fn check(&self) -> anyhow::Result<()> {
-        use Scenario::{Backup, Expiry, Federated, Hostile, Offline, Online};
-        let flags: [(&str, bool, &[Scenario]); 6] = [
+        use Scenario::{Backup, Expiry, Federated, Hostile, Idle, Offline, Online};
+        let flags: [(&str, bool, &[Scenario]); 7] = [
             ("--window", self.window.is_some(), &[Online, Federated, Hostile]),
             ("--seconds", self.seconds.is_some(), &[Online, Federated, Hostile]),
             ("--rate", self.rate.is_some(), &[Expiry, Backup]),
             ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated, Backup, Hostile]),
+            ("--sessions", self.sessions.is_some(), &[Idle]),
             ("--attack", self.attack.is_some(), &[Hostile]),
             ("--relay", self.relay.is_some(), &[Online, Offline, Expiry]),
         ];
@@ -214,6 +227,9 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     if let (Some(attack), Some(relay)) = (args.attacker, &args.relay) {
         return Ok(runtime.block_on(attack::run(attack, relay.clone()))?);
+    }
+    if args.bare {
+        return Ok(runtime.block_on(idle::serve_bare())?);
     }
     Ok(runtime.block_on(measure(args))?)
 }
@@ -257,6 +273,10 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         relay,
     };
     bench.introduce()?;
+    if args.scenario == Scenario::Idle {
+        let [target] = targets else { bail!("there is one relay") };
+        return idle::run(&bench, target, args.sessions.unwrap_or(1000)).await;
+    }
     let processes: Vec<_> = targets.iter().filter_map(Target::figures).map(|figures| figures.process).collect();
     let scenario = async {
         match args.scenario {
@@ -312,6 +332,7 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
                 };
                 hostile::run(&bench, &figures, plan).await
             }
+            Scenario::Idle => bail!("it needs the relay for itself"),
         }
     };
     let ended = select_all(targets.iter_mut().map(|target| Box::pin(target.ended())));

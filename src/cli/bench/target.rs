@@ -29,6 +29,9 @@ pair_percent = 100
 /// Or it has the limits that it has by itself.
 pub(super) const USUAL_LIMITS: &str = "";
 
+/// Any port of this machine.
+const ANYWHERE: &str = "127.0.0.1:0";
+
 /// See the head of this file.
 pub(super) struct Target {
     directory: TempDir,
@@ -63,7 +66,7 @@ impl Target {
         let directory = directory.context("no temporary directory: name another place with TMPDIR")?;
         let relay = match named {
             Some(address) => Relay::Named(address),
-            None => Relay::Own(spawn(directory.path(), config).context("the relay cannot be started")?),
+            None => Relay::Own(spawn(directory.path(), Some(config), ANYWHERE).context("the relay cannot be started")?),
         };
         Ok(Self { directory, relay })
     }
@@ -81,6 +84,21 @@ impl Target {
         let ready: Value = serde_json::from_str(&line).with_context(|| format!("the relay said {line}"))?;
         let address = ready.get("address").and_then(Value::as_str).context("the relay named no address")?;
         Ok(address.parse()?)
+    }
+
+    /// Kills our own relay as a crash would.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        match &mut self.relay {
+            Relay::Named(_) => bail!("only a relay of our own is killed"),
+            Relay::Own(child) => child.kill().await.context("the relay cannot be ended"),
+        }
+    }
+
+    /// Starts it again where it was, and waits until it serves.
+    pub(super) async fn start_again(&mut self, at: &RelayAddress) -> anyhow::Result<()> {
+        let host = at.hosts().first().context("the relay's address names no host")?;
+        self.relay = Relay::Own(spawn(self.directory.path(), None, &host.to_string())?);
+        self.ready().await.map(drop)
     }
 
     /// Waits until our own relay ends by itself, which it should not.
@@ -130,11 +148,14 @@ impl Figures {
     }
 }
 
-fn spawn(directory: &Path, settings: &str) -> anyhow::Result<Child> {
+/// With `settings`, or with those that it had before.
+fn spawn(directory: &Path, settings: Option<&str>, listen: &str) -> anyhow::Result<Child> {
     let config = directory.join("posthouse.toml");
-    fs::write(&config, settings)?;
+    if let Some(settings) = settings {
+        fs::write(&config, settings)?;
+    }
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["run", "--json", "--log", "warn", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["run", "--json", "--log", "warn", "--listen", listen, "--admin", "127.0.0.1:0"]);
     command.arg("--config").arg(config);
     command.arg("--data").arg(directory.join("data")).arg("--certs").arg(directory.join("certs"));
     // What is set for a relay of the user's is not for this one.
