@@ -6,9 +6,11 @@
 //! that are not whole yet than it has [`LargeFrames`].
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
@@ -86,12 +88,16 @@ impl FrameReceiver {
                 // It is never closed. What comes meanwhile is held back by flow control.
                 self.large = self.large_frames.clone().acquire_owned().await.ok();
             }
-            let mut pieces = [const { Bytes::new() }; PIECES];
-            match self.stream.read_chunks(&mut pieces).await? {
-                Some(count) => pieces.iter().take(count).for_each(|piece| self.buffer.extend_from_slice(piece)),
-                None => self.ended = true,
-            }
+            self.ended = !poll_fn(|cx| self.poll_pieces(cx)).await?;
         }
+    }
+
+    /// Takes what has come; false at the end. The pieces lie on the stack: an idle stream has no room for them.
+    fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, TransportError>> {
+        let mut pieces = [const { Bytes::new() }; PIECES];
+        let count = ready!(pin!(self.stream.read_chunks(&mut pieces)).poll(cx))?;
+        pieces.iter().take(count.unwrap_or(0)).for_each(|piece| self.buffer.extend_from_slice(piece));
+        Poll::Ready(Ok(count.is_some()))
     }
 
     /// A frame that has come already, without waiting for more.

@@ -108,7 +108,7 @@ fn delivery_is_measured_with_and_without_messages_that_all_expire() {
 #[test]
 fn idle_sessions_cost_what_is_said_and_all_come_back() {
     let events = measured(&["--scenario", "idle", "--sessions", "20"]);
-    let result = result(&events);
+    let result = events.last().unwrap();
     assert_eq!((&result["scenario"], &result["sessions"]), (&"idle".into(), &20.into()));
     for figure in ["bytes_per_session", "bytes_per_bare_connection", "back_p50_us", "back_last_us"] {
         assert!(result[figure].as_u64() > Some(0), "{figure} in {result}");
@@ -195,7 +195,7 @@ fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
 fn a_wrong_flag_exits_with_2_and_says_what_is_right() {
     let temporary = tempfile::tempdir().unwrap();
     for (arguments, words) in [
-        (&["--scenario", "idle"][..], "online, offline, expiry"),
+        (&["--scenario", "idling"][..], "online, offline, expiry"),
         (&["--scenario", "offline", "--window", "3"], "--window is for --scenario online"),
         (&["--rounds", "3"], "--rounds is for --scenario offline and expiry"),
         (&["--scenario", "federated", "--rate", "3"], "--rate is for --scenario expiry"),

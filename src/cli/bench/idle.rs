@@ -40,6 +40,7 @@ const OTHER_FILES: u64 = 64;
 pub(super) async fn run(bench: &Bench, target: &mut Target, sessions: u32) -> anyhow::Result<()> {
     allow_files(u64::from(sessions) + OTHER_FILES)?;
     let figures = target.figures().context("there is no relay of our own")?;
+    let bare = bare(bench, sessions).await?;
     let bar = report::progress("opening", u64::from(sessions));
     let (before, begin) = (settled(&figures.process).await?, bench.clock.now());
     let mut clients = Vec::new();
@@ -53,7 +54,6 @@ pub(super) async fn run(bench: &Bench, target: &mut Target, sessions: u32) -> an
     let took = bench.clock.now() - begin;
     bar.finish_and_clear();
     let each = (settled(&figures.process).await?.saturating_sub(before)) / u64::from(sessions);
-    let bare = bare(bench, sessions).await?;
     let back = come_back(bench, target, &clients).await?;
     let words = format!(
         "{} sessions that do nothing, opened in {}\n{:.1} KiB of the relay's memory each; a bare QUIC connection {:.1} KiB \
@@ -67,6 +67,7 @@ pub(super) async fn run(bench: &Bench, target: &mut Target, sessions: u32) -> an
         duration(back.max_us()),
     );
     let all = fields([
+        ("durability", bench.durability.into()),
         ("sessions", sessions.into()),
         ("bytes_per_session", each.into()),
         ("bytes_per_bare_connection", bare.into()),
