@@ -167,6 +167,7 @@ fn home() -> &'static Home {
 
 fn hello(greeting: &Greeting) -> HelloR {
     HelloR {
+        invitation: None,
         version: 1,
         role: if greeting.relay { Role::Relay } else { Role::Peer },
         device: 0,
