@@ -49,7 +49,7 @@ pub(super) async fn run(node: Arc<Node>) {
         };
         match admitted {
             // Each connection is a task here until it is over.
-            Ok(stranger) => drop(sessions.spawn(shake_hands(node.clone(), incoming, stranger))),
+            Ok(stranger) => drop(sessions.spawn(attend(node.clone(), incoming, stranger))),
             Err(why) => {
                 node.meter.turned_away.add(why.name());
                 if why != TurnedAway::Draining
@@ -68,10 +68,15 @@ pub(super) async fn run(node: Arc<Node>) {
     }
 }
 
-async fn shake_hands(node: Arc<Node>, incoming: Incoming, stranger: Stranger) {
+/// A connection from its first packet to its end.
+fn attend(node: Arc<Node>, incoming: Incoming, stranger: Stranger) -> impl Future<Output = ()> {
     let remote = incoming.remote();
-    match incoming.handshake().await {
-        Ok(connection) => serve::run(&node, connection, stranger).await,
-        Err(error) => tracing::debug!(%remote, %error, "handshake failed"),
+    // In a box: it is long gone when the session still takes its room.
+    let handshake = Box::pin(incoming.handshake());
+    async move {
+        match handshake.await {
+            Ok(connection) => serve::run(&node, connection, stranger).await,
+            Err(error) => tracing::debug!(%remote, %error, "handshake failed"),
+        }
     }
 }

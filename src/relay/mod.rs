@@ -24,6 +24,7 @@ mod policy;
 mod rate;
 mod registry;
 mod remembered;
+mod request;
 mod serve;
 mod session;
 mod settle;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::session::{End, SEND_BUFFER_BYTES, Session, message, unexpected};
+use super::session::{End, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::PushWindow;
 use crate::id::PeerId;
@@ -16,7 +16,7 @@ use crate::ranges::Ranges;
 use crate::store::told::Told;
 use crate::store::{Page, Query, Reply, Stored, Watch};
 use crate::time::{Alarm, millis};
-use crate::transport::{FrameReceiver, FrameSender, TransportError};
+use crate::transport::{FrameReceiver, FrameSender};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
 const SETTLING: usize = 8;
@@ -36,30 +36,29 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         window: PushWindow::new(session.credit_messages, session.credit_bytes, session.ack_timeout),
         push: Push::Waiting,
         settling: VecDeque::new(),
+        unanswered: None,
     };
     let mut live = session.live.subscribe();
     let (mut drains, mut draining) = (std::pin::pin!(session.node.drains()), false);
     let mut alarm = Alarm::default();
     loop {
         if draining && notify.settling.is_empty() {
-            return notify.say_goodbye().await;
+            return Box::pin(notify.say_goodbye()).await;
         }
-        if is_writable(notify.sender) {
-            notify.tell_outcomes().await?;
-            if !draining {
-                notify.push_messages().await?;
-            }
+        notify.answer()?;
+        notify.tell_outcomes()?;
+        if !draining {
+            notify.push_messages()?;
         }
-        // What was just written may have used the room up.
-        let writable = is_writable(notify.sender);
+        let writable = notify.sender.is_writable();
         let clock = &*session.node.clock;
         let timeout = notify.window.next_timeout();
         let hungry = writable && notify.window.room() > 0;
         tokio::select! {
             biased;
             () = &mut drains, if !draining => draining = true,
-            frame = next(session, notify.receiver), if notify.settling.len() < SETTLING && !draining => match frame? {
-                Some(frame) => notify.receive(frame).await?,
+            frame = session.next(notify.receiver), if notify.settling.len() < SETTLING && !draining => match frame? {
+                Some(frame) => notify.receive(frame)?,
                 None => return Err(End::Close(CloseCode::Done, "the client finished")),
             },
             done = settled(&mut notify.settling) => done?,
@@ -76,7 +75,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
                     reading: None,
                 });
             }
-            () = alarm.ring(clock, timeout), if timeout.is_some() => notify.repeat(writable).await?,
+            () = alarm.ring(clock, timeout), if timeout.is_some() => notify.repeat(writable)?,
             space = notify.sender.writable(), if !writable => space?,
         }
     }
@@ -89,6 +88,8 @@ struct Notify<'a> {
     window: PushWindow<Arc<Stored>>,
     push: Push,
     settling: VecDeque<Settling>,
+    /// The last ACK:R, which says that those before it have come as well.
+    unanswered: Option<u64>,
 }
 
 enum Push {
@@ -153,31 +154,42 @@ impl Push {
 impl Notify<'_> {
     /// Tells the outcomes that are known, and when to come back.
     async fn say_goodbye(mut self) -> Result<(), End> {
-        self.tell_outcomes().await?;
-        let delay_ms = millis(self.session.node.away());
-        self.sender.send(&GoawayN { delay_ms }.into()).await?;
+        self.sender.writable().await?;
+        self.answer()?;
+        self.tell_outcomes()?;
+        self.sender.push(&GoawayN { delay_ms: millis(self.session.node.away()) }.into())?;
         Ok(self.sender.flush().await?)
     }
 
-    async fn tell_outcomes(&mut self) -> Result<(), End> {
+    fn answer(&mut self) -> Result<(), End> {
+        if self.sender.is_writable()
+            && let Some(request) = self.unanswered.take()
+        {
+            self.session.node.meter.ack_a.add(1);
+            self.sender.push(&AckA { request }.into())?;
+        }
+        Ok(())
+    }
+
+    fn tell_outcomes(&mut self) -> Result<(), End> {
         // What does not fit now stays where it is counted.
-        while is_writable(self.sender)
+        while self.sender.is_writable()
             && let Some(frame) = self.session.seat.outcomes.take(self.session.peer)
         {
             self.session.node.meter.ack_n.add(1);
-            self.sender.send(&frame.into()).await?;
+            self.sender.push(&frame.into())?;
         }
         Ok(())
     }
 
     /// Pushes what the credit allows, and begins to read more if the store holds it.
-    async fn push_messages(&mut self) -> Result<(), End> {
+    fn push_messages(&mut self) -> Result<(), End> {
         let Push::Live(live) = &mut self.push else { return Ok(()) };
         let node = &self.session.node;
         let (now, date) = (node.clock.now(), node.clock.date());
         while let Some(next) = live.queue.front() {
             let bytes = next.envelope.bytes().len();
-            if !self.window.admits(bytes) || !is_writable(self.sender) {
+            if !self.window.admits(bytes) || !self.sender.is_writable() {
                 return Ok(());
             }
             let Some(next) = live.queue.pop_front() else { break };
@@ -187,7 +199,7 @@ impl Notify<'_> {
             }
             self.session.hand_out(next.seq);
             node.meter.msg_n.add(1);
-            self.sender.send(&message(&next, date, 1).into()).await?;
+            self.sender.push(&message(&next, date, 1).into())?;
             if Mutant::OutcomeBeforeTaken.is_planted() {
                 let header = next.envelope.header();
                 let mut told = Told::default();
@@ -210,7 +222,7 @@ impl Notify<'_> {
     }
 
     /// Sends again what is unanswered for too long. A client that does not even read is only counted against.
-    async fn repeat(&mut self, writable: bool) -> Result<(), End> {
+    fn repeat(&mut self, writable: bool) -> Result<(), End> {
         let node = &self.session.node;
         let (now, date) = (node.clock.now(), node.clock.date());
         let stalled = |_| End::Close(CloseCode::Stalled, "a message stayed unacknowledged through the last attempt");
@@ -222,14 +234,14 @@ impl Notify<'_> {
             }
             if writable {
                 node.meter.msg_n.add(1);
-                self.sender.send(&message(&repeat.item, date, repeat.attempt).into()).await?;
+                self.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
             }
         }
         Ok(())
     }
 
     /// Takes this frame and those that came with it.
-    async fn receive(&mut self, first: Frame) -> Result<(), End> {
+    fn receive(&mut self, first: Frame) -> Result<(), End> {
         let (mut ranges, mut refused) = (Vec::new(), Vec::new());
         let mut newest = None;
         let mut frame = Some(first);
@@ -252,13 +264,12 @@ impl Notify<'_> {
             }
         }
         let Some(request) = newest else { return Ok(()) };
+        self.unanswered = Some(request);
         self.session.node.meter.ack_r.add(frames as u64);
-        self.session.node.meter.ack_a.add(1);
         let answers = Taken { taken: ranges.into_iter().collect(), refused };
         if !answers.is_empty() {
             self.settle(answers);
         }
-        self.sender.send(&AckA { request }.into()).await?;
         Ok(())
     }
 
@@ -278,17 +289,6 @@ impl Notify<'_> {
         }
         self.settling.push_back(settle(self.session, answers, &taken));
     }
-}
-
-/// The next frame, once the store has room for what it may say. Cancel-safe.
-async fn next(session: &Session, receiver: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
-    session.room().await;
-    receiver.next().await
-}
-
-/// Whether more may be written without waiting.
-fn is_writable(sender: &FrameSender) -> bool {
-    sender.pending_bytes() <= SEND_BUFFER_BYTES
 }
 
 /// Waits until pushing begins, and from behind which `seq`. Cancel-safe.

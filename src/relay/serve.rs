@@ -67,7 +67,7 @@ struct Guest {
 ///
 /// An R:HELLO may have been on its way for long, and who said it be dead since. So it ends no session that is open:
 /// that takes one more, which answers a question asked after that session had begun.
-async fn greet(node: &Node, connection: &Connection) -> Result<Guest, End> {
+async fn greet(node: &Node, connection: &Connection) -> Result<Box<Guest>, End> {
     let Some(peer) = connection.peer_id() else {
         return Err(End::Close(CloseCode::NoIdentity, "connect with a client certificate"));
     };
@@ -86,7 +86,7 @@ async fn greet(node: &Node, connection: &Connection) -> Result<Guest, End> {
         let outcome_ranges = node.in_force.limits().outcome_ranges;
         let seat = Seat::new(fence, hello.role == Role::Relay, connection.clone(), outcome_ranges);
         if let Some(seat) = node.registry.enter(seat, asked) {
-            return Ok(Guest { hello, seat, sender, receiver });
+            return Ok(Box::new(Guest { hello, seat, sender, receiver }));
         }
         asked = node.next_epoch();
         hello = in_time(node, async {
@@ -126,15 +126,41 @@ async fn hear_hello(node: &Node, peer: PeerId, receiver: &mut FrameReceiver) -> 
     Ok(hello)
 }
 
-/// Opens the session in the store, answers R:HELLO and runs the streams.
-async fn serve(node: &Arc<Node>, connection: &Connection, guest: Guest, stranger: Stranger) -> End {
-    let Guest { hello, seat, sender, receiver } = guest;
-    let (is_relay, fence) = (hello.role == Role::Relay, seat.fence);
-    let opened = if is_relay { join(node, fence).await } else { open(node, fence, &hello, connection).await };
-    let (watermark, status) = match opened {
-        Ok(opened) => opened,
+/// Runs a session from its beginning to its end.
+async fn serve(node: &Arc<Node>, connection: &Connection, guest: Box<Guest>, stranger: Stranger) -> End {
+    // What only the beginning needs is not kept as long as the session.
+    let mut begun = match Box::pin(begin(node, connection, guest)).await {
+        Ok(begun) => begun,
         Err(end) => return end,
     };
+    drop(stranger);
+    let end = match stream(&mut begun).await {
+        Ok(()) => End::Close(CloseCode::GoingAway, "the relay stops"),
+        Err(end) => end,
+    };
+    let (fence, handed_out) = (begun.session.fence, begun.session.handed_out());
+    // What cannot be told now is assumed later: a mailbox still open at the next start counts as handed out.
+    if let Err(error) = node.store.submit(fence, vec![Op::End { handed_out }]).await
+        && !matches!(error, StoreError::Superseded)
+    {
+        tracing::debug!(%error, "the end of a session was not recorded");
+    }
+    end
+}
+
+/// A session with its submit stream.
+struct Begun {
+    session: Session,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+/// Opens the session in the store and answers R:HELLO.
+async fn begin(node: &Arc<Node>, connection: &Connection, guest: Box<Guest>) -> Result<Box<Begun>, End> {
+    let Guest { hello, seat, sender, receiver } = *guest;
+    let (is_relay, fence) = (hello.role == Role::Relay, seat.fence);
+    let opened = if is_relay { join(node, fence).await } else { open(node, fence, &hello, connection).await };
+    let (watermark, status) = opened?;
     // A relay has no mailbox.
     let credit_messages = if is_relay { 0 } else { hello.credit_messages.min(limit::MAX_CREDIT_MESSAGES) };
     let credit_bytes = hello.credit_bytes.clamp(1, limit::MAX_CREDIT_BYTES);
@@ -155,6 +181,7 @@ async fn serve(node: &Arc<Node>, connection: &Connection, guest: Guest, stranger
         handed_out: AtomicU64::new(0),
         answered: Answered::default(),
     };
+    tracing::debug!(peer = %fence.peer.short(), agent = hello.agent, "session open");
     let answer = HelloA {
         version: limit::VERSION,
         store: node.store.store_id(),
@@ -165,20 +192,8 @@ async fn serve(node: &Arc<Node>, connection: &Connection, guest: Guest, stranger
         credit_messages,
         agent: Some(clip_text(AGENT)),
     };
-    drop(stranger);
-    tracing::debug!(peer = %fence.peer.short(), agent = hello.agent, "session open");
-    let end = match stream(&session, answer, sender, receiver).await {
-        Ok(()) => End::Close(CloseCode::GoingAway, "the relay stops"),
-        Err(end) => end,
-    };
-    let handed_out = session.handed_out();
-    // What cannot be told now is assumed later: a mailbox still open at the next start counts as handed out.
-    if let Err(error) = node.store.submit(fence, vec![Op::End { handed_out }]).await
-        && !matches!(error, StoreError::Superseded)
-    {
-        tracing::debug!(%error, "the end of a session was not recorded");
-    }
-    end
+    sender.push(&answer.into())?;
+    Ok(Box::new(Begun { session, sender, receiver }))
 }
 
 async fn open(node: &Node, fence: Fence, hello: &HelloR, connection: &Connection) -> Result<(u64, Status), End> {
@@ -211,17 +226,12 @@ async fn join(node: &Node, fence: Fence) -> Result<(u64, Status), End> {
 }
 
 /// Runs the streams until something ends them, or until the relay drains and all that was begun is done.
-async fn stream(
-    session: &Session,
-    answer: HelloA,
-    sender: FrameSender,
-    mut receiver: FrameReceiver,
-) -> Result<(), End> {
-    sender.send(&answer.into()).await?;
+async fn stream(Begun { session, sender, receiver }: &mut Begun) -> Result<(), End> {
+    let session = &*session;
     let (notify_sender, mut notify_receiver) = session.connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await?;
     let drained = async {
         tokio::try_join!(
-            submit::run(session, &sender, &mut receiver),
+            submit::run(session, sender, receiver),
             notify::run(session, &notify_sender, &mut notify_receiver)
         )?;
         // The streams are kept until then: whoever sees one break off looks for no more words on the other.

@@ -9,11 +9,11 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::Node;
 use super::registry::Seat;
 use crate::id::PeerId;
-use crate::protocol::{CloseCode, FrameType, MsgN, Taken, WireError};
+use crate::protocol::{CloseCode, Frame, FrameType, MsgN, Taken, WireError};
 use crate::ranges::Ranges;
 use crate::store::{Fence, StoreError, Stored};
 use crate::time::{UnixMillis, millis};
-use crate::transport::{CloseReason, Connection, TransportError};
+use crate::transport::{CloseReason, Connection, FrameReceiver, TransportError};
 
 /// Bytes that may wait to be written to one stream of a session. With the frame that goes beyond it, this is
 /// what a client that does not read costs on each stream, besides its window.
@@ -74,6 +74,12 @@ impl Answered {
 }
 
 impl Session {
+    /// The next frame, once the store has room for what it may say. Cancel-safe.
+    pub(super) async fn next(&self, receiver: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
+        self.room().await;
+        receiver.next().await
+    }
+
     /// Waits until the store has room for what may be read next. Cancel-safe.
     pub(super) async fn room(&self) {
         let store = &self.node.store;

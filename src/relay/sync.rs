@@ -54,28 +54,34 @@ async fn answer(
             done = settling.failed() => return Err(done),
             frame = receiver.next() => frame?,
         };
-        match frame {
-            Some(Frame::StatusR(ask)) => {
-                settling.done().await?;
-                sender.send(&status(session, &ask).await?.into()).await?;
-            }
-            Some(Frame::PageR(ask)) => {
-                // The place is kept until QUIC has taken the page. It is never closed.
-                let _place = session.pages.acquire().await;
-                sender.send(&page(session, ask, settling).await?.into()).await?;
-                sender.flush().await?;
-            }
-            Some(Frame::PolicyR(ask)) => {
-                // A list may be as long as a page.
-                let _place = session.pages.acquire().await;
-                sender.send(&policy(session, ask).await?.into()).await?;
-                sender.flush().await?;
-            }
-            Some(Frame::NopN(_)) => {}
-            Some(other) => return Err(unexpected(other.frame_type(), "on a sync stream")),
-            None => return Ok(()),
-        }
+        let Some(frame) = frame else { return Ok(()) };
+        // In a box: a stream on which nothing is asked has no room for what an answer takes.
+        Box::pin(respond(session, sender, frame, settling)).await?;
     }
+}
+
+async fn respond(session: &Session, sender: &FrameSender, frame: Frame, settling: &mut Pending) -> Result<(), End> {
+    match frame {
+        Frame::StatusR(ask) => {
+            settling.done().await?;
+            sender.send(&status(session, &ask).await?.into()).await?;
+        }
+        Frame::PageR(ask) => {
+            // The place is kept until QUIC has taken the page. It is never closed.
+            let _place = session.pages.acquire().await;
+            sender.send(&page(session, ask, settling).await?.into()).await?;
+            sender.flush().await?;
+        }
+        Frame::PolicyR(ask) => {
+            // A list may be as long as a page.
+            let _place = session.pages.acquire().await;
+            sender.send(&policy(session, ask).await?.into()).await?;
+            sender.flush().await?;
+        }
+        Frame::NopN(_) => {}
+        other => return Err(unexpected(other.frame_type(), "on a sync stream")),
+    }
+    Ok(())
 }
 
 /// The answers that came with the last page request, while the store is busy with them.

@@ -187,6 +187,18 @@ impl FrameSender {
     /// # Errors
     /// [`TransportError`]: what ended the stream, or a frame above the limit.
     pub fn try_send(&self, frame: &Frame) -> Result<bool, TransportError> {
+        self.add(frame, |state| state.limit)
+    }
+
+    /// Adds a frame, however much waits: for who has asked [`Self::is_writable`], or adds few for each that comes.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`].
+    pub fn push(&self, frame: &Frame) -> Result<(), TransportError> {
+        self.add(frame, |_| usize::MAX).map(drop)
+    }
+
+    fn add(&self, frame: &Frame, most: fn(&State) -> usize) -> Result<bool, TransportError> {
         {
             let mut state = self.shared().lock();
             if let Some(error) = &state.failed {
@@ -195,7 +207,7 @@ impl FrameSender {
             if state.finished {
                 return Err(TransportError::Finished);
             }
-            if state.pending() > state.limit {
+            if state.pending() > most(&state) {
                 return Ok(false);
             }
             let start = state.waiting.len();
@@ -246,7 +258,7 @@ impl FrameSender {
         Ok(())
     }
 
-    /// Waits until no more than the limit waits, so that [`Self::send`] would not.
+    /// Waits until the stream [is writable](Self::is_writable).
     ///
     /// # Errors
     /// What ended the stream.
@@ -289,6 +301,13 @@ impl FrameSender {
     /// added from now on.
     pub fn finish(&self) {
         self.shared().finish();
+    }
+
+    /// Whether no more than the limit waits, so that [`Self::send`] would not.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        let state = self.shared().lock();
+        state.pending() <= state.limit
     }
 
     /// Bytes that wait for QUIC to take them.

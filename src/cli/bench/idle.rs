@@ -151,16 +151,14 @@ async fn bare(bench: &Bench, connections: u32) -> anyhow::Result<u64> {
     let place = address.hosts().first().context("no host")?;
     let place = (place.host.parse::<Ipv4Addr>()?, place.port).into();
     let before = settled(&process).await?;
+    // One socket for all of them: to the other side that makes no difference.
+    let anywhere = Socket::Bind((Ipv4Addr::UNSPECIFIED, 0).into());
+    let who = Identity::generate(&*bench.entropy);
+    let endpoint = ClientEndpoint::bind(anywhere, &who, &TransportLimits::default(), &*bench.entropy, None)?;
     let mut open = Vec::new();
     while open.len() < connections as usize {
         let next = (connections as usize - open.len()).min(AT_ONCE);
-        let connect = |_| async {
-            let who = Identity::generate(&*bench.entropy);
-            let anywhere = Socket::Bind((Ipv4Addr::UNSPECIFIED, 0).into());
-            let endpoint = ClientEndpoint::bind(anywhere, &who, &TransportLimits::default(), &*bench.entropy, None)?;
-            let connection = endpoint.connect(place, address.relay, CONNECT_TIMEOUT).await?;
-            anyhow::Ok((endpoint, connection))
-        };
+        let connect = |_| endpoint.connect(place, address.relay, CONNECT_TIMEOUT);
         open.extend(try_join_all((0..next).map(connect)).await?);
     }
     let cost = settled(&process).await?.saturating_sub(before) / u64::from(connections);
