@@ -7,17 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use super::Bench;
 use super::compare::Rounds;
-use super::fill::Senders;
-use super::raw::Session;
-use super::report::{self, count, duration};
+use super::report::{count, duration};
 use super::steady::Load;
-use crate::identity::Identity;
+use super::{Bench, fill};
 use crate::time::sleep_until;
 
-/// Sessions that fill the mailbox.
-const SENDERS: u32 = 10;
 /// How long delivery is measured without a backup, right before each time with it.
 const QUIET: Duration = Duration::from_secs(5);
 /// What goes before that.
@@ -36,7 +31,7 @@ pub(super) struct Plan {
 
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Result<()> {
-    fill(bench, plan.messages).await?;
+    fill::keep_for_nobody(bench, plan.messages).await?;
     let mut load = Load::start(bench, plan.pairs, plan.rate)?;
     let (mut rounds, mut longest) = (Rounds::new(), 0);
     let file = data.with_file_name("backup");
@@ -56,19 +51,6 @@ pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Resul
         longest = longest.max(backup_us);
     }
     rounds.tell(bench, [("backup_us", longest.into())])
-}
-
-async fn fill(bench: &Bench, messages: u64) -> anyhow::Result<()> {
-    let away = Identity::generate(&*bench.entropy);
-    // Who was never here has a smaller mailbox.
-    Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
-    let who: Vec<Identity> = (0..SENDERS).map(|_| Identity::generate(&*bench.entropy)).collect();
-    let mut senders = Senders::open(bench, &who, away.peer_id()).await?;
-    let bar = report::progress("filling", messages);
-    senders.send(messages, None, &bar).await?;
-    bar.finish_and_clear();
-    senders.close().await;
-    Ok(())
 }
 
 /// The command itself, as an operator runs it.

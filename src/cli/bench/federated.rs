@@ -76,7 +76,7 @@ impl Way {
     /// How many messages were delivered in a second.
     async fn measure(&mut self, bench: &Bench, relays: &[Process], plan: Plan, round: u32) -> anyhow::Result<u64> {
         let limits = (plan.length, plan.messages);
-        let measured = online::measure(bench, relays, &self.pairs, plan.window, limits).await?;
+        let measured = online::measure(bench, relays, &self.pairs, (&bench.body, plan.window), limits).await?;
         let Measured { latency, took, used } = measured;
         let each_second = rate(latency.count(), took);
         let all: [(&str, Value); 4] = [

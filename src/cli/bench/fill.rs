@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::Bench;
 use super::latency::Latency;
 use super::raw::Session;
+use super::report;
 use crate::id::{LaneId, MessageId, PeerId, RelayId};
 use crate::identity::Identity;
 use crate::protocol::limit::{DEFAULT_TTL, MIN_TTL, WINDOW_BYTES, WINDOW_MESSAGES};
@@ -17,6 +18,23 @@ use crate::protocol::{Answer, Envelope, Frame, HEADER_BYTES, Header, MsgR, Outco
 use crate::random::SharedEntropy;
 use crate::ranges::Ranges;
 use crate::time::{Moment, SharedClock, millis};
+
+/// Sessions that fill a mailbox.
+const FILLERS: u32 = 10;
+
+/// Fills the mailbox of somebody who is away.
+pub(super) async fn keep_for_nobody(bench: &Bench, messages: u64) -> anyhow::Result<()> {
+    let away = Identity::generate(&*bench.entropy);
+    // Who was never here has a smaller mailbox.
+    Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
+    let who: Vec<Identity> = (0..FILLERS).map(|_| Identity::generate(&*bench.entropy)).collect();
+    let mut senders = Senders::open(bench, &who, away.peer_id()).await?;
+    let bar = report::progress("filling", messages);
+    senders.send(messages, None, &bar).await?;
+    bar.finish_and_clear();
+    senders.close().await;
+    Ok(())
+}
 
 /// Many senders with one recipient.
 pub(super) struct Senders {

@@ -141,7 +141,8 @@ impl Way {
         figures.process.forget_peak();
         let relay = [figures.process.clone()];
         let limits = (plan.length, plan.messages);
-        let Measured { latency, took, used } = online::measure(bench, &relay, pairs, plan.window, limits).await?;
+        let Measured { latency, took, used } =
+            online::measure(bench, &relay, pairs, (&bench.body, plan.window), limits).await?;
         let peak = figures.process.memory().map_or(0, |memory| memory.peak);
         let each_second = rate(latency.count(), took);
         self.add(&Self { latency, took, used, peak });

@@ -10,7 +10,7 @@
 //!  compare   delivery with and without something else           hostile   delivery while the relay is attacked
 //!  report    what is printed                                    attack    those who attack; flood, before a session
 //!                                                               idle      sessions that do nothing
-//!                                                               latency   histograms
+//!  large     small messages beside large ones                   latency   histograms
 //! ```
 
 mod attack;
@@ -23,6 +23,7 @@ mod fill;
 mod flood;
 mod hostile;
 mod idle;
+mod large;
 mod latency;
 mod offline;
 mod online;
@@ -61,16 +62,18 @@ pub(super) struct Args {
     /// What to measure
     #[arg(long, value_enum, default_value_t)]
     scenario: Scenario,
-    /// Senders, each with a recipient of its own; offline: all with the same one [default: 50; expiry, backup: 10; hostile: 1]
+    /// Senders, each with a recipient of its own; offline: all with the same one
+    /// [default: 50; expiry, backup, large: 10; hostile: 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pairs: Option<u32>,
-    /// online, federated, hostile: messages of one pair without an outcome at any time [default: 16; hostile: 1024]
+    /// online, federated, hostile: messages of one pair without an outcome at any time [default: 16; hostile: 1024];
+    /// large: of those that are large [default: 4]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     window: Option<u32>,
-    /// Bytes of each message's body
-    #[arg(long, value_name = "BYTES", default_value_t = BODY_BYTES, value_parser = body_bytes)]
-    body: usize,
-    /// online: how long to measure, after a warm-up [default: 10]; federated, hostile: each way in each round
+    /// Bytes of each message's body [default: 256]; large: of those that are large [default: 1048576]
+    #[arg(long, value_name = "BYTES", value_parser = body_bytes)]
+    body: Option<usize>,
+    /// online: how long to measure, after a warm-up [default: 10]; federated, hostile, large: each way in each round
     /// [default: 5]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
@@ -79,11 +82,15 @@ pub(super) struct Args {
     /// expiry: they expire at once [default: 100000]; backup: they are copied [default: 300000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     messages: Option<u64>,
-    /// expiry, backup: messages delivered in a second, by all pairs together [default: 1000]
+    /// online: messages that wait for somebody who is away, put there before [default: 0]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    stored: Option<u64>,
+    /// expiry, backup, large: small messages delivered in a second, by all pairs together [default: 1000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// offline: how often the same mailbox is filled and drained [default: 1]; expiry: how often messages expire
-    /// [default: 5]; federated, hostile: how often each way is measured [default: 3]; backup: how often [default: 3]
+    /// [default: 5]; federated, hostile, large: how often each way is measured [default: 3]; backup: how often
+    /// [default: 3]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// The relay to measure [default: one of its own, on a fresh directory below TMPDIR, without limits that matter]
@@ -119,6 +126,8 @@ Examples:
   posthouse bench --scenario federated                       what a second relay on the way costs
   posthouse bench --scenario hostile --attack initials       delivery during a flood of handshakes
   posthouse bench --scenario idle --sessions 20000           what a session costs that does nothing
+  posthouse bench --scenario large                           small messages while others send large ones
+  posthouse bench --stored 1000000                           delivery by a relay that keeps a million messages
 
 Build with --release. The relay's file is synced with each commit, so the disk below TMPDIR counts.";
 
@@ -140,6 +149,8 @@ enum Scenario {
     Hostile,
     /// Sessions that do nothing, and their return after the relay was killed
     Idle,
+    /// Delivery of small messages between pairs, with and without one more pair that sends large ones
+    Large,
 }
 
 impl Scenario {
@@ -152,12 +163,13 @@ impl Scenario {
             Self::Federated => "federated",
             Self::Hostile => "hostile",
             Self::Idle => "idle",
+            Self::Large => "large",
         }
     }
 
     const fn relays(self) -> usize {
         match self {
-            Self::Online | Self::Offline | Self::Expiry | Self::Backup | Self::Hostile | Self::Idle => 1,
+            Self::Online | Self::Offline | Self::Expiry | Self::Backup | Self::Hostile | Self::Idle | Self::Large => 1,
             Self::Federated => 2,
         }
     }
@@ -182,15 +194,16 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 impl Args {
     /// A flag that the scenario does not look at is a mistake of whoever wrote it.
     fn check(&self) -> anyhow::Result<()> {
-        use Scenario::{Backup, Expiry, Federated, Hostile, Idle, Offline, Online};
-        let flags: [(&str, bool, &[Scenario]); 7] = [
-            ("--window", self.window.is_some(), &[Online, Federated, Hostile]),
-            ("--seconds", self.seconds.is_some(), &[Online, Federated, Hostile]),
-            ("--rate", self.rate.is_some(), &[Expiry, Backup]),
-            ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated, Backup, Hostile]),
+        use Scenario::{Backup, Expiry, Federated, Hostile, Idle, Large, Offline, Online};
+        let flags: [(&str, bool, &[Scenario]); 8] = [
+            ("--window", self.window.is_some(), &[Online, Federated, Hostile, Large]),
+            ("--seconds", self.seconds.is_some(), &[Online, Federated, Hostile, Large]),
+            ("--stored", self.stored.is_some(), &[Online]),
+            ("--rate", self.rate.is_some(), &[Expiry, Backup, Large]),
+            ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated, Backup, Hostile, Large]),
             ("--sessions", self.sessions.is_some(), &[Idle]),
             ("--attack", self.attack.is_some(), &[Hostile]),
-            ("--relay", self.relay.is_some(), &[Online, Offline, Expiry]),
+            ("--relay", self.relay.is_some(), &[Online, Offline, Expiry, Large]),
         ];
         for (flag, given, scenarios) in flags {
             if given && !scenarios.contains(&self.scenario) {
@@ -266,7 +279,7 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         relays: relays.len(),
         clients: args.durable_clients.then(|| target.directory().to_owned()),
         durability,
-        body: vec![b'.'; args.body],
+        body: vec![b'.'; args.body.filter(|_| args.scenario != Scenario::Large).unwrap_or(BODY_BYTES)],
         clock,
         entropy,
         report: Report::new(args.scenario.name(), args.json),
@@ -282,8 +295,14 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         match args.scenario {
             Scenario::Online => {
                 let seconds = args.seconds.unwrap_or(if args.messages.is_some() { u64::MAX } else { 10 });
-                let (pairs, window) = (args.pairs.unwrap_or(50), args.window.unwrap_or(16));
-                online::run(&bench, pairs, window, Duration::from_secs(seconds), args.messages).await
+                let plan = online::Plan {
+                    pairs: args.pairs.unwrap_or(50),
+                    window: args.window.unwrap_or(16),
+                    length: Duration::from_secs(seconds),
+                    messages: args.messages,
+                    stored: args.stored.unwrap_or(0),
+                };
+                online::run(&bench, plan).await
             }
             Scenario::Offline => {
                 let (senders, rounds) = (args.pairs.unwrap_or(50), args.rounds.unwrap_or(1));
@@ -331,6 +350,17 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
                     attacks: args.attack.map_or_else(|| Attack::value_variants().to_vec(), |attack| vec![attack]),
                 };
                 hostile::run(&bench, &figures, plan).await
+            }
+            Scenario::Large => {
+                let plan = large::Plan {
+                    pairs: args.pairs.unwrap_or(10),
+                    rate: args.rate.unwrap_or(1000),
+                    rounds: args.rounds.unwrap_or(3),
+                    length: Duration::from_secs(args.seconds.unwrap_or(5)),
+                    body_bytes: args.body.unwrap_or(large::BODY_BYTES),
+                    window: args.window.unwrap_or(4),
+                };
+                large::run(&bench, plan).await
             }
             Scenario::Idle => bail!("it needs the relay for itself"),
         }

@@ -9,11 +9,11 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::Bench;
 use super::clients::Pair;
 use super::latency::Latency;
 use super::process::{Process, Used};
 use super::report::{self, count, fields, rate, rate_words};
+use super::{Bench, fill};
 use crate::client::Draft;
 use crate::protocol::Outcome;
 use crate::time::{Moment, SharedClock, sleep_until};
@@ -32,17 +32,29 @@ struct Span {
     bar: ProgressBar,
 }
 
-/// Runs the scenario for so long, or until so many messages have their outcome.
-pub(super) async fn run(
-    bench: &Bench,
-    pairs: u32,
-    window: u32,
-    length: Duration,
-    messages: Option<u64>,
-) -> anyhow::Result<()> {
+/// What to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) pairs: u32,
+    /// Messages of one pair without an outcome.
+    pub(super) window: u32,
+    /// How long to measure, and how many messages at the most.
+    pub(super) length: Duration,
+    pub(super) messages: Option<u64>,
+    /// Messages that wait for somebody who is away.
+    pub(super) stored: u64,
+}
+
+/// Runs the scenario.
+pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
+    let Plan { pairs, window, length, messages, stored } = plan;
+    if stored > 0 {
+        fill::keep_for_nobody(bench, stored).await?;
+    }
     let pairs = (0..pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
     let relay: Vec<Process> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
-    let Measured { latency, took, used } = measure(bench, &relay, &pairs, window, (length, messages)).await?;
+    let Measured { latency, took, used } =
+        measure(bench, &relay, &pairs, (&bench.body, window), (length, messages)).await?;
     let each_second = rate(latency.count(), took);
     let words = format!(
         "{} messages delivered, {} ({})\nfrom send to outcome: {}{}",
@@ -53,12 +65,13 @@ pub(super) async fn run(
         used.words(latency.count()),
     );
     let [relay_us, clients_us] = used.per_message(latency.count());
-    let all: [(&str, Value); 7] = [
+    let all: [(&str, Value); 8] = [
         ("messages", latency.count().into()),
         ("messages_per_second", each_second.into()),
         ("durability", bench.durability.into()),
         ("pairs", pairs.len().into()),
         ("window", window.into()),
+        ("stored", stored.into()),
         ("relay_cpu_us_per_message", relay_us.into()),
         ("clients_cpu_us_per_message", clients_us.into()),
     ];
@@ -73,13 +86,13 @@ pub(super) struct Measured {
     pub(super) used: Used,
 }
 
-/// Lets pairs send, each with a window, for so long or until so many messages have their outcome. What is measured
-/// begins after a warm-up.
+/// Lets pairs send bodies, each with a window, for so long or until so many messages have their outcome. What is
+/// measured begins after a warm-up.
 pub(super) async fn measure(
     bench: &Bench,
     relays: &[Process],
     pairs: &[Pair],
-    window: u32,
+    (body, window): (&[u8], u32),
     (length, messages): (Duration, Option<u64>),
 ) -> anyhow::Result<Measured> {
     let begin = bench.clock.now() + WARM_UP;
@@ -94,7 +107,7 @@ pub(super) async fn measure(
     let each: Vec<_> = pairs.iter().map(|_| Arc::new(Mutex::new(Latency::new()))).collect();
     for (pair, latency) in pairs.iter().zip(&each) {
         for _ in 0..window {
-            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), bench.body.clone()));
+            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), body.to_vec()));
             workers.spawn(work(client, draft, span.clone(), latency.clone()));
         }
     }
