@@ -95,27 +95,17 @@ async fn commits(length: Duration) -> anyhow::Result<Histogram<u64>> {
 
 /// How long a frame and its echo take on a stream of a plain quinn connection over loopback.
 async fn round_trips(length: Duration) -> anyhow::Result<Histogram<u64>> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    let certificate = CertificateDer::from(made.cert);
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let config = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key.into())?;
-    let server = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into())?;
-    let address = server.local_addr()?;
+    let plain = Plain::start().await?;
+    let server = plain.server.clone();
     let echo = tokio::spawn(async move {
-        let connection = server.accept().await.context("no connection")?.await?;
-        let (mut send, mut receive) = connection.accept_bi().await?;
+        let (mut send, mut receive) = server.accept_bi().await?;
         let mut frame = [0; FRAME_BYTES];
         while receive.read_exact(&mut frame).await.is_ok() {
             send.write_all(&frame).await?;
         }
         anyhow::Ok(())
     });
-    let mut roots = quinn::rustls::RootCertStore::empty();
-    roots.add(certificate)?;
-    let mut client = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
-    client.set_default_client_config(quinn::ClientConfig::with_root_certificates(Arc::new(roots))?);
-    let connection = client.connect(address, "localhost")?.await?;
-    let (mut send, mut receive) = connection.open_bi().await?;
+    let (mut send, mut receive) = plain.client.open_bi().await?;
     let (mut times, start) = (nanoseconds()?, Instant::now());
     let mut frame = [b'.'; FRAME_BYTES];
     while start.elapsed() < length {
@@ -125,9 +115,35 @@ async fn round_trips(length: Duration) -> anyhow::Result<Histogram<u64>> {
         times.saturating_record(u64::try_from(begin.elapsed().as_nanos())?);
     }
     drop((send, receive));
-    connection.close(0_u8.into(), b"done");
+    plain.client.close(0_u8.into(), b"done");
     echo.await?.ok();
     Ok(times)
+}
+
+/// A plain quinn connection over loopback, with what quinn sets when nobody says anything.
+pub struct Plain {
+    pub client: quinn::Connection,
+    pub server: quinn::Connection,
+    _endpoints: [quinn::Endpoint; 2],
+}
+
+impl Plain {
+    pub async fn start() -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let certificate = CertificateDer::from(made.cert);
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key.into())?;
+        let listening = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into())?;
+        let address = listening.local_addr()?;
+        let mut roots = quinn::rustls::RootCertStore::empty();
+        roots.add(certificate)?;
+        let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
+        endpoint.set_default_client_config(quinn::ClientConfig::with_root_certificates(Arc::new(roots))?);
+        let accept = async { anyhow::Ok(listening.accept().await.context("no connection")?.await?) };
+        let connect = async { anyhow::Ok(endpoint.connect(address, "localhost")?.await?) };
+        let (server, client) = tokio::try_join!(accept, connect)?;
+        Ok(Self { client, server, _endpoints: [listening, endpoint] })
+    }
 }
 
 fn nanoseconds() -> anyhow::Result<Histogram<u64>> {

@@ -1,6 +1,7 @@
 //! The same work done by posthouse, mosquitto and NATS JetStream, in one run: each on this machine, with a server of
 //! its own, in turn, round after round; the medians are printed and can be written into the documents.
 
+mod bodies;
 mod floor;
 mod mosquitto;
 mod nats;
@@ -17,7 +18,7 @@ use rumqttc::mqttbytes::QoS;
 
 use crate::nats::Sync;
 use crate::report::Report;
-use crate::work::{Figures, LOADS, Load};
+use crate::work::{BODY_BYTES, Figures, LOADS, Load};
 
 /// Compares posthouse with mosquitto and NATS JetStream.
 #[derive(Debug, Parser)]
@@ -78,7 +79,7 @@ impl System {
     async fn run(&self, args: &Args, load: Load) -> anyhow::Result<Figures> {
         let seconds = Duration::from_secs(args.seconds);
         match self {
-            Self::Posthouse => posthouse_itself::run(&args.posthouse, load, seconds),
+            Self::Posthouse => posthouse_itself::run(&args.posthouse, load, BODY_BYTES, seconds),
             Self::Mosquitto(qos) => mosquitto::run(&args.mosquitto, *qos, load, seconds).await,
             Self::Nats(sync) => nats::run(&args.nats, *sync, load, seconds).await,
         }
@@ -107,7 +108,9 @@ async fn main() -> anyhow::Result<()> {
                 report.add(number, place, figures);
             }
         }
-        report.add_floor(floor::run(Duration::from_secs(args.seconds.min(3))).await?);
+        let short = Duration::from_secs(args.seconds.min(3));
+        report.add_floor(floor::run(short).await?);
+        report.add_bodies(bodies::run(&args.posthouse, short).await?);
     }
     println!("{}", report.table(&System::ALL));
     if let Some(document) = &args.write {

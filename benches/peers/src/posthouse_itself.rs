@@ -7,19 +7,19 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::work::{BODY_BYTES, Figures, Load};
+use crate::work::{Figures, Load};
 
-pub fn run(program: &str, load: Load, seconds: Duration) -> anyhow::Result<Figures> {
+pub fn run(program: &str, load: Load, body_bytes: usize, seconds: Duration) -> anyhow::Result<Figures> {
     let mut command = Command::new(program);
     command.args(["bench", "--json", "--pairs", &load.pairs.to_string(), "--window", &load.window.to_string()]);
-    command.args(["--seconds", &seconds.as_secs().to_string(), "--body", &BODY_BYTES.to_string()]);
+    command.args(["--seconds", &seconds.as_secs().to_string(), "--body", &body_bytes.to_string()]);
     let output = command.output().with_context(|| format!("{program} cannot be started"))?;
     if !output.status.success() {
         bail!("{program} bench: {}", String::from_utf8_lossy(&output.stderr));
     }
     let lines = String::from_utf8(output.stdout)?;
     let result = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let result = result.filter(|line| line["event"] == "result").last().context("the bench told no result")?;
+    let result = result.filter(|line| line["event"] == "result").next_back().context("the bench told no result")?;
     if result["durability"] != "disk" {
         bail!("the relay does not sync: {result}");
     }

@@ -7,6 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor;
 
 use crate::System;
+use crate::bodies::{Bodies, SIZES};
 use crate::floor::Floor;
 use crate::work::{Figures, LOADS, Load};
 
@@ -19,6 +20,7 @@ const END: &str = "<!-- end of figures -->";
 pub struct Report {
     figures: BTreeMap<(usize, usize), Vec<Figures>>,
     floors: Vec<Floor>,
+    bodies: Vec<Bodies>,
 }
 
 impl Report {
@@ -28,6 +30,10 @@ impl Report {
 
     pub fn add_floor(&mut self, floor: Floor) {
         self.floors.push(floor);
+    }
+
+    pub fn add_bodies(&mut self, bodies: Bodies) {
+        self.bodies.push(bodies);
     }
 
     fn median(&self, system: usize, load: usize, of: impl Fn(&Figures) -> f64) -> Option<f64> {
@@ -75,6 +81,14 @@ impl Report {
                 time(commit),
                 time(trip),
             );
+        }
+        if let Some(plain) = median(self.bodies.iter().map(|bodies| bodies.plain).collect()) {
+            text += &format!("\nA plain quinn stream carries {plain:.0} MB/s one way. posthouse, one pair:\n\n");
+            text += "| body | delivered | of the plain stream |\n| --- | --- | --- |\n";
+            for (place, bytes) in SIZES.iter().enumerate() {
+                let rate = median(self.bodies.iter().map(|bodies| bodies.posthouse[place]).collect()).unwrap_or(0.0);
+                text += &format!("| {} KiB | {rate:.0} MB/s | {:.2} |\n", bytes >> 10, rate / plain);
+            }
         }
         text
     }
