@@ -18,8 +18,8 @@ pub fn run(program: &str, load: Load, body_bytes: usize, seconds: Duration) -> a
         bail!("{program} bench: {}", String::from_utf8_lossy(&output.stderr));
     }
     let lines = String::from_utf8(output.stdout)?;
-    let result = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let result = result.filter(|line| line["event"] == "result").next_back().context("the bench told no result")?;
+    let mut told = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let result = told.rfind(|line| line["event"] == "result").context("the bench told no result")?;
     if result["durability"] != "disk" {
         bail!("the relay does not sync: {result}");
     }
