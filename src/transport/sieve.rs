@@ -80,17 +80,27 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 
 impl Filter for Sieve {
     fn received(&self, from: SocketAddr, datagrams: &mut [u8], stride: usize) -> usize {
-        // The kernel may hand over several packets of one sender as one. A handshake is not that fast.
-        if datagrams.first().is_none_or(|first| first & LONG_HEADER != INITIAL) {
+        // Any of them may be one, whatever comes before it.
+        let count = datagrams.chunks(stride).filter(|datagram| is_first(datagram)).count();
+        if count == 0 || self.admits(canonical(from), u32::try_from(count).unwrap_or(u32::MAX)) {
             return datagrams.len();
         }
-        let packets = u32::try_from(datagrams.len().div_ceil(stride)).unwrap_or(u32::MAX);
-        if self.admits(canonical(from), packets) {
-            return datagrams.len();
+        self.unread.add(count as u64);
+        let mut left = 0;
+        for at in (0..datagrams.len()).step_by(stride) {
+            let end = datagrams.len().min(at + stride);
+            if datagrams.get(at..end).is_some_and(|datagram| !is_first(datagram)) {
+                datagrams.copy_within(at..end, left);
+                left += end - at;
+            }
         }
-        self.unread.add(packets.into());
-        0
+        left
     }
+}
+
+/// Whether it is a first packet of a handshake.
+fn is_first(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & LONG_HEADER == INITIAL)
 }
 
 #[cfg(test)]
@@ -109,5 +119,22 @@ mod tests {
         assert!(!sieve.admits(from("10.0.0.2"), 1));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(sieve.admits(from("10.0.0.1"), 1));
+    }
+
+    #[test]
+    fn a_first_packet_is_found_wherever_the_kernel_puts_it_and_the_others_are_left() {
+        let [first, other] = [[INITIAL; 30], [0x40; 30]];
+        let from = "10.0.0.1:1".parse().unwrap();
+        let all = [&other[..], &first, &other, &first, &other[..7]].concat();
+        let sieve = Sieve::new(Arc::new(TokioRuntime), 3);
+        let mut came = all.clone();
+        assert_eq!((sieve.received(from, &mut came, 30), sieve.unread.count()), (127, 0));
+        assert_eq!(came, all);
+        let left = sieve.received(from, &mut came, 30);
+        assert_eq!(
+            (came.get(..left), sieve.unread.count()),
+            (Some(&[&other[..], &other, &other[..7]].concat()[..]), 2)
+        );
+        assert_eq!(sieve.received(from, &mut [], 1), 0);
     }
 }
