@@ -32,18 +32,24 @@ struct Span {
     bar: ProgressBar,
 }
 
-/// Runs the scenario for so long, or until so many messages have their outcome.
-pub(super) async fn run(
-    bench: &Bench,
-    pairs: u32,
-    window: u32,
-    length: Duration,
-    messages: Option<u64>,
-) -> anyhow::Result<()> {
-    let pairs = (0..pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
+/// What to do: here, and each time in scenarios that do it again and again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) pairs: u32,
+    /// Messages of one pair without an outcome.
+    pub(super) window: u32,
+    /// How long is measured, and how many messages that may be at the most.
+    pub(super) length: Duration,
+    pub(super) messages: Option<u64>,
+}
+
+/// Runs the scenario.
+pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
+    let pairs = (0..plan.pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
     let relay: Vec<Process> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
-    let Measured { latency, took, used } = measure(bench, &relay, &pairs, window, (length, messages)).await?;
-    let each_second = rate(latency.count(), took);
+    let measured = measure(bench, &relay, &pairs, plan).await?;
+    let (each_second, [relay_us, clients_us]) = (measured.rate(), measured.per_message());
+    let Measured { latency, used, .. } = measured;
     let words = format!(
         "{} messages delivered, {} ({})\nfrom send to outcome: {}{}",
         count(latency.count()),
@@ -52,13 +58,12 @@ pub(super) async fn run(
         latency.words(),
         used.words(latency.count()),
     );
-    let [relay_us, clients_us] = used.per_message(latency.count());
     let all: [(&str, Value); 7] = [
         ("messages", latency.count().into()),
         ("messages_per_second", each_second.into()),
         ("durability", bench.durability.into()),
         ("pairs", pairs.len().into()),
-        ("window", window.into()),
+        ("window", plan.window.into()),
         ("relay_cpu_us_per_message", relay_us.into()),
         ("clients_cpu_us_per_message", clients_us.into()),
     ];
@@ -73,14 +78,37 @@ pub(super) struct Measured {
     pub(super) used: Used,
 }
 
+impl Measured {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        Self { latency: Latency::new(), took: Duration::ZERO, used: Used::default() }
+    }
+
+    /// This as well.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.latency.merge(&other.latency);
+        self.took += other.took;
+        self.used = self.used.and(other.used);
+    }
+
+    /// How many messages were delivered in a second.
+    pub(super) fn rate(&self) -> u64 {
+        rate(self.latency.count(), self.took)
+    }
+
+    /// See [`Used::per_message`].
+    pub(super) fn per_message(&self) -> [Option<f64>; 2] {
+        self.used.per_message(self.latency.count())
+    }
+}
+
 /// Lets pairs send, each with a window, for so long or until so many messages have their outcome. What is measured
 /// begins after a warm-up.
 pub(super) async fn measure(
     bench: &Bench,
     relays: &[Process],
     pairs: &[Pair],
-    window: u32,
-    (length, messages): (Duration, Option<u64>),
+    Plan { window, length, messages, .. }: Plan,
 ) -> anyhow::Result<Measured> {
     let begin = bench.clock.now() + WARM_UP;
     let span = Span {
