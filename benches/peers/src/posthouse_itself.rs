@@ -19,7 +19,7 @@ pub fn run(program: &str, load: Load, seconds: Duration) -> anyhow::Result<Figur
     }
     let lines = String::from_utf8(output.stdout)?;
     let result = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let result = result.filter(|line| line["event"] == "result").last().context("the bench told no result")?;
+    let result = result.filter(|line| line["event"] == "result").next_back().context("the bench told no result")?;
     if result["durability"] != "disk" {
         bail!("the relay does not sync: {result}");
     }
