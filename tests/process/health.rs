@@ -6,17 +6,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::program::{Peer, Relay};
+use super::program::{Peer, Relay, value};
 
 const SECRET: &str = "a body that nobody else may read";
 
 fn id(address: &str) -> &str {
     address.rsplit('/').next().unwrap()
-}
-
-/// The value of one series.
-fn value(metrics: &str, series: &str) -> Option<f64> {
-    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Words that begin with the prefix of all metrics.

@@ -245,6 +245,20 @@ impl Relay {
     }
 }
 
+/// Waits until a condition holds, looking often.
+pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "{what}: not in time");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The value of one series among metrics.
+pub(super) fn value(metrics: &str, series: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
 /// Sends a signal to a process of ours.
 pub(super) fn signal(process: u32, signal: Signal) {
     let process = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();

@@ -1,20 +1,12 @@
 //! SIGTERM: a relay that is asked to stop sends its clients away, finishes what they have begun, and nothing is lost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use super::program::{PATIENCE, Peer, Relay, signal};
+use super::program::{Peer, Relay, signal, wait_until};
 
 const LINES: usize = 3000;
-
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is() {
-        assert!(begin.elapsed() < PATIENCE, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[test]
 fn a_relay_that_is_stopped_under_load_loses_nothing_and_its_clients_come_back_when_told() {
