@@ -91,10 +91,7 @@ fn the_dashboard_and_the_manual_name_the_metrics_that_there_are() {
 #[test]
 fn the_log_names_no_peer_and_shows_no_body() {
     let directory = tempfile::tempdir().unwrap();
-    let mut relay = Relay::configured(directory.path(), "log_format = 'json'");
-    relay.kill();
-    relay.log = Some("info");
-    relay.start_again();
+    let mut relay = Relay::configured(directory.path(), "log = 'info'\nlog_format = 'json'");
     let [alice, bob] = ["alice", "bob"].map(|name| Peer::new(directory.path().join(name), &relay));
     let receiver = bob.start(&["recv"]);
     receiver.expect("status");

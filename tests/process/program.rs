@@ -141,8 +141,6 @@ pub(super) struct Relay {
     pub(super) address: String,
     /// Where its admin endpoint is.
     pub(super) admin: String,
-    /// What it logs.
-    pub(super) log: Option<&'static str>,
 }
 
 impl Relay {
@@ -154,14 +152,8 @@ impl Relay {
     pub(super) fn configured(directory: &Path, text: &str) -> Self {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         std::fs::write(directory.join(CONFIG), text).unwrap();
-        let mut relay = Self {
-            directory: directory.to_owned(),
-            port,
-            program: None,
-            address: String::new(),
-            admin: String::new(),
-            log: None,
-        };
+        let mut relay =
+            Self { directory: directory.to_owned(), port, program: None, address: String::new(), admin: String::new() };
         relay.start_again();
         relay
     }
@@ -171,7 +163,6 @@ impl Relay {
         command.args(["run", "--json", "--admin", "127.0.0.1:0", "--listen"]);
         command.arg(format!("127.0.0.1:{}", self.port));
         command.arg("--config").arg(self.directory.join(CONFIG));
-        command.args(self.log.into_iter().flat_map(|log| ["--log", log]));
         command.arg("--data").arg(self.data()).arg("--certs").arg(self.directory.join("certs"));
         let program = Program::start(command, None);
         let ready = program.expect("ready");
