@@ -80,8 +80,8 @@ fn sources(directory: &str) -> Vec<(String, String)> {
 
 /// The code of a file: without comments, and without its tests.
 fn code(text: &str) -> String {
-    let tests =
-        text.find("#[cfg(test)]\nmod ").or_else(|| text.find("#[cfg(test)]\npub(crate) mod ")).unwrap_or(text.len());
+    let begins = |at: usize| text[at..].lines().nth(1).is_some_and(|line| line.contains("mod ") && line.ends_with('{'));
+    let tests = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at).find(|at| begins(*at)).unwrap_or(text.len());
     let lines = text[..tests].lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }

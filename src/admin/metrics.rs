@@ -128,8 +128,7 @@ impl Collector for Snapshot {
         told.gauge("store", "Length of the store file, used or not", Some(&Unit::Bytes), stored.file_bytes)?;
         told.gauge("draining", "Whether the relay is about to stop", None, report.draining.into())?;
         told.gauge("uptime", "How long the relay has run", Some(&Unit::Seconds), report.uptime.as_secs())?;
-        let version = [("version", env!("CARGO_PKG_VERSION"))];
-        told.family("build", "Which program it is; always 1", MetricType::Gauge, &version, &ConstGauge::new(1u64))
+        told.gauges("build", "Which program it is; always 1", "version", &[(env!("CARGO_PKG_VERSION"), 1)])
     }
 }
 
@@ -138,41 +137,40 @@ struct Told<'a>(DescriptorEncoder<'a>);
 
 impl Told<'_> {
     fn counter(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
-        let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(count).encode(metric)
+        self.single(name, help, None, &ConstCounter::new(count))
     }
 
     fn counters(&mut self, name: &str, help: &str, label: &str, counts: &[(&str, u64)]) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (value, count) in counts {
-            ConstCounter::new(*count).encode(metric.encode_family(&[(label, *value)])?)?;
-        }
-        Ok(())
+        self.family(name, help, MetricType::Counter, label, counts, ConstCounter::new)
     }
 
     fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
-        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        ConstGauge::new(value).encode(metric)
+        self.single(name, help, unit, &ConstGauge::new(value))
     }
 
     fn gauges(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (state, value) in values {
-            ConstGauge::new(*value).encode(metric.encode_family(&[(label, *state)])?)?;
-        }
-        Ok(())
+        self.family(name, help, MetricType::Gauge, label, values, ConstGauge::new)
     }
 
-    fn family(
+    fn single(&mut self, name: &str, help: &str, unit: Option<&Unit>, metric: &impl EncodeMetric) -> fmt::Result {
+        metric.encode(self.0.encode_descriptor(name, help, unit, metric.metric_type())?)
+    }
+
+    /// A metric for each value of a label.
+    fn family<M: EncodeMetric>(
         &mut self,
         name: &str,
         help: &str,
         kind: MetricType,
-        labels: &[(&str, &str); 1],
-        metric: &impl EncodeMetric,
+        label: &str,
+        numbers: &[(&str, u64)],
+        metric: impl Fn(u64) -> M,
     ) -> fmt::Result {
         let mut descriptor = self.0.encode_descriptor(name, help, None, kind)?;
-        metric.encode(descriptor.encode_family(labels)?)
+        for (value, number) in numbers {
+            metric(*number).encode(descriptor.encode_family(&[(label, *value)])?)?;
+        }
+        Ok(())
     }
 
     fn histogram(&mut self, name: &str, help: &str, lengths: &Lengths) -> fmt::Result {

@@ -477,12 +477,11 @@ impl Link {
         self.requests.clear();
         self.outbox.disconnect();
         self.feed.disconnected();
+        let wait = backoff.next_wait(self.context.entropy.word());
         let wait = match error {
-            LinkError::GoingAway(delay) => {
-                backoff.reset();
-                *delay
-            }
-            _ => backoff.next_wait(self.context.entropy.word()),
+            // Not sooner, but perhaps later: another relay may not make this one come as fast as it can.
+            LinkError::GoingAway(delay) => wait.max(*delay),
+            _ => wait,
         };
         let reason = error.to_string();
         tracing::debug!(relay = %self.relay.short(), %reason, ?wait, "no link");

@@ -4,7 +4,6 @@
 //! so R:HELLO is 0x0103 and A:HELLO 0x0203. From 0x8000 on a type may be skipped by who does not know it.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::error::WireError;
 use super::lane::{CloseA, CloseR, WhereA, WhereR};
@@ -126,8 +125,9 @@ fn parse<'de, T: Deserialize<'de>>(frame: FrameType, content: &'de [u8]) -> Resu
         return Err(malformed("the content is not a map".to_owned()));
     }
     let value = T::deserialize(&mut decoder).map_err(|error| malformed(error.to_string()))?;
-    // The decoder does not say where it is; but at the end alone there is no further marker to read.
-    match IgnoredAny::deserialize(&mut decoder) {
+    // The decoder does not say where it is; but at the end alone there is no further marker to read. A unit has nothing
+    // inside, whose marker may be missing as well.
+    match <()>::deserialize(&mut decoder) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err(malformed("bytes follow the map".to_owned())),
     }

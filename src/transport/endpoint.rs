@@ -11,8 +11,9 @@ use quinn::{AsyncUdpSocket, VarInt};
 use super::config::{self, CLIENT_LARGE_FRAMES, Chance, Determinism, RELAY_LARGE_FRAMES, TransportLimits};
 use super::connection::Connection;
 use super::error::{BindError, ConnectError, HandshakeError};
+use super::filter::Filtered;
 use super::sieve::Sieve;
-use super::socket::{Bell, Socket, WakeSocket, canonical, send_wake};
+use super::socket::{Bell, Socket, canonical, send_wake};
 use super::tls::{self, ClientTls, SERVER_NAME};
 use crate::id::{PeerId, RelayId};
 use crate::identity::Identity;
@@ -66,9 +67,10 @@ impl RelayEndpoint {
         let server = config::relay(identity, limits, determinism, tls);
         let endpoint = config::relay_endpoint(identity, limits, entropy);
         let (socket, runtime) = socket.open()?;
-        let sieve = Sieve::new(socket.clone(), runtime.clone(), limits.first_packets_per_address);
+        let sieve = Sieve::new(runtime.clone(), limits.first_packets_per_address);
         let unread = sieve.unread();
-        let quinn = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), sieve, runtime)?;
+        let sieved = Filtered::new(socket.clone(), sieve);
+        let quinn = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), sieved, runtime)?;
         let here = identity.peer_id();
         Ok(Self { quinn, socket, unread, here, handshake_timeout: limits.handshake_timeout })
     }
@@ -225,7 +227,7 @@ impl ClientEndpoint {
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             config::client_endpoint(limits, entropy),
             None,
-            WakeSocket::new(socket, bell.clone()),
+            Filtered::new(socket, bell.clone()),
             runtime,
         )?;
         Ok(Self { quinn, here, tls, limits: limits.clone(), chance: Chance::new(entropy), bell })
@@ -278,7 +280,7 @@ impl ClientEndpoint {
     /// [`BindError`]; then the old socket stays.
     pub fn rebind(&self, socket: Socket) -> Result<(), BindError> {
         let (socket, _) = socket.open()?;
-        Ok(self.quinn.rebind_abstract(WakeSocket::new(socket, self.bell.clone()))?)
+        Ok(self.quinn.rebind_abstract(Filtered::new(socket, self.bell.clone()))?)
     }
 
     /// Waits until a relay says that it was started anew, and returns where that came from. Nothing proves it:

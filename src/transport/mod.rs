@@ -8,14 +8,15 @@
 //!  stream      FrameSender gathers frames into few writes, FrameReceiver cuts them out again
 //! ```
 //!
-//! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket`
-//! where the datagrams go, `sieve` which of them a relay leaves unread, `watch` shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages
-//! or stores.
+//! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket` where
+//! the datagrams go, `filter` looks at them before quinn does, `sieve` says which of them a relay leaves unread, `watch`
+//! shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages or stores.
 
 mod config;
 mod connection;
 mod endpoint;
 mod error;
+mod filter;
 mod sieve;
 mod socket;
 mod stream;

@@ -4,16 +4,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
+use quinn::Runtime;
 
+use super::filter::Filter;
 use super::socket::canonical;
 use crate::measure::Counter;
 
@@ -26,7 +23,6 @@ const MAX_ADDRESSES: usize = 100_000;
 
 /// See the head of this file.
 pub(super) struct Sieve {
-    inner: Arc<dyn AsyncUdpSocket>,
     runtime: Arc<dyn Runtime>,
     /// Packets a second.
     limit: u32,
@@ -42,14 +38,14 @@ struct Counted {
 
 impl fmt::Debug for Sieve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sieve").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Sieve").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
 impl Sieve {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, runtime: Arc<dyn Runtime>, limit: u32) -> Arc<Self> {
+    pub(super) fn new(runtime: Arc<dyn Runtime>, limit: u32) -> Self {
         let counted = Mutex::new(Counted { since: runtime.now(), by_address: HashMap::new() });
-        Arc::new(Self { inner, runtime, limit, counted, unread: Arc::default() })
+        Self { runtime, limit, counted, unread: Arc::default() }
     }
 
     /// How many packets were left unread.
@@ -82,63 +78,40 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl AsyncUdpSocket for Sieve {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        context: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let received = ready!(self.inner.poll_recv(context, buffers, metas))?;
-        for (meta, buffer) in metas.iter_mut().zip(buffers.iter()).take(received) {
-            // The kernel may hand over several packets of one sender as one. A handshake is not that fast.
-            if buffer.first().is_none_or(|first| first & LONG_HEADER != INITIAL) || meta.len == 0 {
-                continue;
-            }
-            let packets = u32::try_from(meta.len.div_ceil(meta.stride.max(1))).unwrap_or(u32::MAX);
-            if !self.admits(canonical(meta.addr), packets) {
-                self.unread.add(packets.into());
-                // quinn passes over empty reads.
-                meta.len = 0;
+impl Filter for Sieve {
+    fn received(&self, from: SocketAddr, datagrams: &mut [u8], stride: usize) -> usize {
+        // Any of them may be one, whatever comes before it.
+        let count = datagrams.chunks(stride).filter(|datagram| is_first(datagram)).count();
+        if count == 0 || self.admits(canonical(from), u32::try_from(count).unwrap_or(u32::MAX)) {
+            return datagrams.len();
+        }
+        self.unread.add(count as u64);
+        let mut left = 0;
+        for at in (0..datagrams.len()).step_by(stride) {
+            let end = datagrams.len().min(at + stride);
+            if datagrams.get(at..end).is_some_and(|datagram| !is_first(datagram)) {
+                datagrams.copy_within(at..end, left);
+                left += end - at;
             }
         }
-        Poll::Ready(Ok(received))
+        left
     }
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
-    }
+/// Whether it is a first packet of a handshake.
+fn is_first(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & LONG_HEADER == INITIAL)
 }
 
 #[cfg(test)]
 mod tests {
+    use quinn::TokioRuntime;
+
     use super::*;
-    use crate::transport::Socket;
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_too_fast_from_one_address_stays_unread_for_the_rest_of_the_second() {
-        let (socket, runtime) = Socket::Bind("127.0.0.1:0".parse().unwrap()).open().unwrap();
-        let sieve = Sieve::new(socket, runtime, 10);
+        let sieve = Sieve::new(Arc::new(TokioRuntime), 10);
         let from = |address: &str| SocketAddr::new(address.parse().unwrap(), 1);
         assert!((0..10).all(|_| sieve.admits(from("10.0.0.1"), 1)));
         assert!(!sieve.admits(from("10.0.0.1"), 1));
@@ -146,5 +119,22 @@ mod tests {
         assert!(!sieve.admits(from("10.0.0.2"), 1));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(sieve.admits(from("10.0.0.1"), 1));
+    }
+
+    #[test]
+    fn a_first_packet_is_found_wherever_the_kernel_puts_it_and_the_others_are_left() {
+        let [first, other] = [[INITIAL; 30], [0x40; 30]];
+        let from = "10.0.0.1:1".parse().unwrap();
+        let all = [&other[..], &first, &other, &first, &other[..7]].concat();
+        let sieve = Sieve::new(Arc::new(TokioRuntime), 3);
+        let mut came = all.clone();
+        assert_eq!((sieve.received(from, &mut came, 30), sieve.unread.count()), (127, 0));
+        assert_eq!(came, all);
+        let left = sieve.received(from, &mut came, 30);
+        assert_eq!(
+            (came.get(..left), sieve.unread.count()),
+            (Some(&[&other[..], &other, &other[..7]].concat()[..]), 2)
+        );
+        assert_eq!(sieve.received(from, &mut [], 1), 0);
     }
 }

@@ -7,18 +7,17 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use quinn::udp::Transmit;
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use tokio::sync::Notify;
 
 use super::error::BindError;
+use super::filter::Filter;
 
 /// Bytes of the kernel's buffers, where it allows so much: 10 ms at 400 MB/s. The usual 208 KiB lose packets
 /// as soon as a few hundred clients speak at once.
@@ -165,58 +164,12 @@ impl Bell {
     }
 }
 
-/// A client's socket: takes wake datagrams out before quinn sees them.
-#[derive(Debug)]
-pub(super) struct WakeSocket {
-    inner: Arc<dyn AsyncUdpSocket>,
-    bell: Arc<Bell>,
-}
-
-impl WakeSocket {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, bell: Arc<Bell>) -> Arc<Self> {
-        Arc::new(Self { inner, bell })
-    }
-}
-
-impl AsyncUdpSocket for WakeSocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        context: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let received = ready!(self.inner.poll_recv(context, buffers, metas))?;
-        for (meta, buffer) in metas.iter_mut().zip(buffers.iter()).take(received) {
-            if let Some(rest) = take_wake(buffer.get(..meta.len).unwrap_or_default(), meta.stride) {
-                meta.len = rest;
-                self.bell.call(meta.addr);
-            }
-        }
-        Poll::Ready(Ok(received))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
+/// Takes wake datagrams out of what a client received.
+impl Filter for Arc<Bell> {
+    fn received(&self, from: SocketAddr, datagrams: &mut [u8], stride: usize) -> usize {
+        let Some(rest) = take_wake(datagrams, stride) else { return datagrams.len() };
+        self.call(from);
+        rest
     }
 }
 

@@ -5,13 +5,12 @@
 
 use std::collections::VecDeque;
 
-use posthouse::delivery::{Effect, Entry, Outbox, OutboxOptions, Receipt, Request, Restored};
+use posthouse::delivery::{Effect, Entry, Outbox, OutboxOptions, Receipt, Restored};
 use posthouse::id::{MessageId, PeerId};
 
-use super::ledger::Ledger;
-use super::net::{Down, Net, SUBMIT, Up};
+use super::net::Net;
 use super::relay::Relay;
-use super::sender::hear;
+use super::session::Session;
 use super::store::{GRACE, Known, Op, Stored, name, outbox_of};
 use super::world::Time;
 
@@ -23,9 +22,7 @@ pub(crate) struct Hop {
     pub(crate) me: PeerId,
     /// The owner of the mailbox that it empties.
     pub(crate) owner: PeerId,
-    pub(crate) link: Option<u64>,
-    pub(crate) connected: bool,
-    pub(crate) outbox: Outbox,
+    pub(crate) session: Session,
     window: usize,
     /// What was committed and has not come here yet, and how far it has.
     feed: VecDeque<(u64, Stored)>,
@@ -35,8 +32,8 @@ pub(crate) struct Hop {
 impl Hop {
     pub(crate) fn new(from: usize, to: usize, window: usize) -> Self {
         let (me, owner) = (name(8, from, from), outbox_of(to));
-        let outbox = Outbox::open(options(me, window), None, []);
-        Self { from, to, me, owner, link: None, connected: false, outbox, window, feed: VecDeque::new(), cursor: 0 }
+        let session = Session::new(Outbox::open(options(me, window), None, []));
+        Self { from, to, me, owner, session, window, feed: VecDeque::new(), cursor: 0 }
     }
 
     /// Whether nothing is left to be forwarded. What its relay's own sweep has ended it may know of for longer.
@@ -57,27 +54,14 @@ impl Hop {
     pub(crate) fn take(&mut self, time: Time) {
         if let Some((seq, stored)) = self.feed.pop_front() {
             self.cursor = self.cursor.max(seq);
-            self.outbox.add(entry(time, seq, stored));
+            self.session.outbox.add(entry(time, seq, stored));
         }
-    }
-
-    pub(crate) fn leave(&mut self, net: &mut Net) {
-        if let Some(link) = self.link.take() {
-            net.leave(link);
-        }
-        self.connected = false;
-        self.outbox.disconnect();
-    }
-
-    pub(crate) fn receive(&mut self, time: Time, ledger: &mut Ledger, frame: Down) {
-        self.connected |= matches!(frame, Down::Hello { .. });
-        hear(&mut self.outbox, time, ledger, frame);
     }
 
     /// Carries out what the outbox wants done. True if the other relay counts as silent.
     pub(crate) fn carry_out(&mut self, relay: &mut Relay) -> bool {
         let mut silent = false;
-        while let Some(effect) = self.outbox.poll_effect() {
+        while let Some(effect) = self.session.outbox.poll_effect() {
             match effect {
                 Effect::Remember(store) => {
                     let known = Known { store: Some(store), foreign_below: self.cursor + 1 };
@@ -95,34 +79,18 @@ impl Hop {
 
     /// An outcome is in its relay's store.
     pub(crate) fn resolved(&mut self, receipt: Receipt) {
-        self.outbox.persisted(receipt);
+        self.session.outbox.persisted(receipt);
     }
 
     /// Sends one request, if there is one.
     pub(crate) fn send(&mut self, net: &mut Net, relay: &Relay, time: Time) -> Option<String> {
-        let link = self.link.filter(|_| self.connected)?;
-        let request = self.outbox.poll_request(time.now())?;
-        let said = format!("{request:?}");
-        let frame = match request {
-            Request::Ask(ask) => Up::Where(ask),
-            Request::Close(close) => Up::Close(close),
-            Request::Offer(offer) => {
-                let held = relay.disk.mailboxes.get(&self.owner).and_then(|outbox| outbox.entries.get(&offer.key));
-                let Some(stored) = held else {
-                    self.outbox.withdraw(offer.request);
-                    return Some(format!("{said} withdrawn"));
-                };
-                let ttl = offer.deadline - time.now();
-                Up::Message { request: offer.request, prev: offer.prev, ttl, letter: stored.letter }
-            }
-        };
-        net.up(link, SUBMIT, frame);
-        Some(said)
+        let outbox = relay.disk.mailboxes.get(&self.owner);
+        self.session.send(net, time, |key| outbox?.entries.get(&key).map(|stored| stored.letter))
     }
 
     /// The relay has begun anew, or the link has.
     pub(crate) fn reopen(&mut self, net: &mut Net, relay: &Relay, time: Time) {
-        self.leave(net);
+        self.session.leave(net);
         self.feed.clear();
         let known = relay.disk.relays.get(&self.owner).copied().unwrap_or_default();
         let held = relay.disk.mailboxes.get(&self.owner).map(|outbox| outbox.entries.clone()).unwrap_or_default();
@@ -130,7 +98,7 @@ impl Hop {
         let restored = held
             .into_iter()
             .map(|(seq, stored)| Restored { entry: entry(time, seq, stored), foreign: seq < known.foreign_below });
-        self.outbox = Outbox::open(options(self.me, self.window), known.store, restored);
+        self.session.outbox = Outbox::open(options(self.me, self.window), known.store, restored);
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `world`, `steps`, `faults` | who is there, one step after the other, and what breaks |
 //! | `net` | connections that are lost as a whole |
 //! | `sender`, `recipient` | shells around outbox and inbox, with disks |
+//! | `session` | an outbox and its connection, as a sender and a link have it |
 //! | `relay`, `store` | sessions; mailboxes, outboxes and lane rows |
 //! | `hop` | a link from one relay to another |
 //! | `search` | every interleaving of a small case |
@@ -30,6 +31,7 @@ mod recipient;
 mod relay;
 mod search;
 mod sender;
+mod session;
 mod steps;
 mod store;
 mod world;

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use posthouse::delivery::{Effect, Entry, Outbox, OutboxOptions, Receipt, Request, Restored};
+use posthouse::delivery::{Effect, Entry, Outbox, OutboxOptions, Receipt, Restored};
 use posthouse::id::{LaneId, LaneKey, MessageId, Pair, PeerId, StoreId};
-use posthouse::protocol::{Durability, Outcome, Verdict};
+use posthouse::protocol::{Outcome, Verdict};
 use posthouse::time::UnixMillis;
 
 use super::ledger::Ledger;
-use super::net::{Down, Letter, Net, SUBMIT, Up};
+use super::net::{Letter, Net};
+use super::session::Session;
 use super::world::Time;
 
 #[derive(Debug, Clone, Default)]
@@ -35,10 +36,7 @@ enum Batch {
 pub(crate) struct Sender {
     index: usize,
     pub(crate) peer: PeerId,
-    pub(crate) link: Option<u64>,
-    /// A:HELLO has come.
-    pub(crate) connected: bool,
-    pub(crate) outbox: Outbox,
+    pub(crate) session: Session,
     disk: Disk,
     copy: Option<(Disk, Vec<usize>)>,
     batches: VecDeque<Batch>,
@@ -55,9 +53,7 @@ impl Sender {
         Self {
             index,
             peer,
-            link: None,
-            connected: false,
-            outbox: Outbox::open(options(peer, window), None, []),
+            session: Session::new(Outbox::open(options(peer, window), None, [])),
             disk: Disk::default(),
             copy: None,
             batches: VecDeque::new(),
@@ -71,7 +67,7 @@ impl Sender {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.batches.is_empty() && self.outbox.is_empty()
+        self.batches.is_empty() && self.session.outbox.is_empty()
     }
 
     pub(crate) fn has_batches(&self) -> bool {
@@ -86,7 +82,7 @@ impl Sender {
         uid: usize,
         lane: LaneId,
     ) -> LaneKey {
-        let (lane, n) = self.outbox.assign(Pair { sender: self.peer, recipient }, lane);
+        let (lane, n) = self.session.outbox.assign(Pair { sender: self.peer, recipient }, lane);
         let letter = Letter { uid, lane, n };
         let key = self.next_key;
         self.next_key += 1;
@@ -96,23 +92,10 @@ impl Sender {
         lane
     }
 
-    pub(crate) fn leave(&mut self, net: &mut Net) {
-        if let Some(link) = self.link.take() {
-            net.leave(link);
-        }
-        self.connected = false;
-        self.outbox.disconnect();
-    }
-
-    pub(crate) fn receive(&mut self, time: Time, ledger: &mut Ledger, frame: Down) {
-        self.connected |= matches!(frame, Down::Hello { .. });
-        hear(&mut self.outbox, time, ledger, frame);
-    }
-
     /// Carries out what the outbox wants done. True if the relay counts as silent.
     pub(crate) fn carry_out(&mut self, ledger: &mut Ledger) -> bool {
         let mut silent = false;
-        while let Some(effect) = self.outbox.poll_effect() {
+        while let Some(effect) = self.session.outbox.poll_effect() {
             match effect {
                 Effect::Remember(store) => {
                     let foreign_below = if self.knows_store { self.next_key } else { self.first_key };
@@ -136,23 +119,7 @@ impl Sender {
 
     /// Sends one request, if there is one.
     pub(crate) fn send(&mut self, net: &mut Net, time: Time) -> Option<String> {
-        let link = self.link.filter(|_| self.connected)?;
-        let request = self.outbox.poll_request(time.now())?;
-        let said = format!("{request:?}");
-        let frame = match request {
-            Request::Ask(ask) => Up::Where(ask),
-            Request::Close(close) => Up::Close(close),
-            Request::Offer(offer) => {
-                let Some((letter, _)) = self.disk.letters.get(&offer.key) else {
-                    self.outbox.withdraw(offer.request);
-                    return Some(format!("{said} withdrawn"));
-                };
-                let ttl = offer.deadline - time.now();
-                Up::Message { request: offer.request, prev: offer.prev, ttl, letter: *letter }
-            }
-        };
-        net.up(link, SUBMIT, frame);
-        Some(said)
+        self.session.send(net, time, |key| self.disk.letters.get(&key).map(|(letter, _)| *letter))
     }
 
     fn apply(&mut self, batch: &Batch) {
@@ -178,11 +145,11 @@ impl Sender {
         match batch {
             Batch::Keep(entry, letter, _) => {
                 self.keys.insert(entry.key, letter.uid);
-                self.outbox.add(entry);
+                self.session.outbox.add(entry);
             }
-            Batch::Remember { .. } => self.outbox.remembered(),
+            Batch::Remember { .. } => self.session.outbox.remembered(),
             Batch::Resolve { key, uid, verdict, receipt } => {
-                self.outbox.persisted(receipt);
+                self.session.outbox.persisted(receipt);
                 ledger.tell(uid, &verdict, time.date());
                 self.batches.push_back(Batch::Forget(key));
             }
@@ -228,7 +195,7 @@ impl Sender {
     }
 
     fn reopen(&mut self, net: &mut Net, time: Time, ledger: &mut Ledger) {
-        self.leave(net);
+        self.session.leave(net);
         self.keys = self.disk.letters.iter().map(|(key, (letter, _))| (*key, letter.uid)).collect();
         let restored = self.disk.letters.iter().map(|(key, (letter, deadline))| Restored {
             entry: Entry {
@@ -242,7 +209,7 @@ impl Sender {
             foreign: *key < self.disk.foreign_below,
         });
         let restored: Vec<_> = restored.collect();
-        self.outbox = Outbox::open(options(self.peer, self.window), self.disk.store, restored);
+        self.session.outbox = Outbox::open(options(self.peer, self.window), self.disk.store, restored);
         let last = self.disk.letters.keys().chain(self.disk.outcomes.keys()).max();
         self.next_key = last.map_or(0, |key| key + 1).max(self.disk.foreign_below);
         (self.first_key, self.knows_store) = (self.next_key, self.disk.store.is_some());
@@ -251,27 +218,6 @@ impl Sender {
             ledger.tell(uid, &verdict, time.date());
             self.batches.push_back(Batch::Forget(key));
         }
-    }
-}
-
-/// What a relay says to who submits.
-pub(crate) fn hear(outbox: &mut Outbox, time: Time, ledger: &mut Ledger, frame: Down) {
-    let taken = match frame {
-        Down::Hello { store, .. } => {
-            outbox.connect(store, Durability::Disk);
-            Ok(())
-        }
-        Down::Answer(answer) => outbox.on_msg_a(time.now(), answer),
-        Down::Rows(rows) => outbox.on_where_a(time.now(), rows),
-        Down::Closed(closed) => outbox.on_close_a(&closed),
-        Down::Outcomes(outcomes) => {
-            outbox.on_ack_n(&outcomes);
-            Ok(())
-        }
-        other => panic!("{other:?} for a sender"),
-    };
-    if let Err(error) = taken {
-        ledger.breaks(format!("an honest relay broke the protocol: {error}"));
     }
 }
 

@@ -47,7 +47,7 @@ impl World {
             if sender.has_batches() {
                 steps.push(Step::Commit(at));
             }
-            if sender.connected {
+            if sender.session.connected {
                 steps.push(Step::Send(at));
             }
         }
@@ -55,10 +55,15 @@ impl World {
             if hop.has_feed() {
                 steps.push(Step::Feed(at));
             }
-            if hop.connected {
+            if hop.session.connected {
                 steps.push(Step::Send(self.senders.len() + self.recipients.len() + at));
             }
-            if !self.quiet && hop.outbox.is_empty() && !hop.has_feed() && hop.connected && self.chance.one_in(8) {
+            if !self.quiet
+                && hop.session.outbox.is_empty()
+                && !hop.has_feed()
+                && hop.session.connected
+                && self.chance.one_in(8)
+            {
                 steps.push(Step::Rest(at));
             }
         }
@@ -119,9 +124,9 @@ impl World {
 
     fn is_connected(&self, client: usize) -> bool {
         match self.who(client) {
-            Who::Sender(at) => self.senders[at].connected,
+            Who::Sender(at) => self.senders[at].session.connected,
             Who::Recipient(at) => self.recipients[at].connected,
-            Who::Hop(at) => self.hops[at].connected,
+            Who::Hop(at) => self.hops[at].session.connected,
         }
     }
 
@@ -150,13 +155,13 @@ impl World {
         for at in 0..self.senders.len() {
             if self.senders[at].carry_out(&mut self.ledger) {
                 self.note(|| format!("s{at} takes the relay for silent"));
-                self.senders[at].leave(&mut self.net);
+                self.senders[at].session.leave(&mut self.net);
             }
         }
         for at in 0..self.hops.len() {
             let hop = &mut self.hops[at];
             if hop.carry_out(&mut self.relays[hop.from]) {
-                hop.leave(&mut self.net);
+                hop.session.leave(&mut self.net);
                 self.note(|| format!("h{at} takes the other relay for silent"));
             }
         }
@@ -200,9 +205,9 @@ impl World {
                 let hop = &mut self.hops[at];
                 // It may end before the other relay knows.
                 self.rows_may_stay = true;
-                match hop.outbox.lanes() {
+                match hop.session.outbox.lanes() {
                     0 => hop.reopen(&mut self.net, &self.relays[hop.from], self.time),
-                    _ => hop.outbox.retire_idle(),
+                    _ => hop.session.outbox.retire_idle(),
                 }
             }
             Step::Connect(client) => self.connect(client),
@@ -217,9 +222,9 @@ impl World {
                 let link = self.link(client).and_then(|link| self.net.links.get_mut(&link));
                 let Some(frame) = link.and_then(|link| link.down[stream].pop_front()) else { return };
                 match self.who(client) {
-                    Who::Sender(at) => self.senders[at].receive(self.time, &mut self.ledger, frame),
+                    Who::Sender(at) => self.senders[at].session.receive(self.time, &mut self.ledger, frame),
                     Who::Recipient(at) => self.recipients[at].receive(frame),
-                    Who::Hop(at) => self.hops[at].receive(self.time, &mut self.ledger, frame),
+                    Who::Hop(at) => self.hops[at].session.receive(self.time, &mut self.ledger, frame),
                 }
             }
             Step::Answer(at) => {
@@ -272,9 +277,9 @@ impl World {
         };
         let link = self.net.connect(relay);
         match self.who(client) {
-            Who::Sender(at) => self.senders[at].link = Some(link),
+            Who::Sender(at) => self.senders[at].session.link = Some(link),
             Who::Recipient(at) => self.recipients[at].link = Some(link),
-            Who::Hop(at) => self.hops[at].link = Some(link),
+            Who::Hop(at) => self.hops[at].session.link = Some(link),
         }
         self.relays[relay].hello(&mut self.net, link, peer, reading, credit);
     }
@@ -301,7 +306,7 @@ impl World {
                 }
                 News::Remembered { outbox } => {
                     if let Some(hop) = self.hops.iter_mut().find(hop(outbox)) {
-                        hop.outbox.remembered();
+                        hop.session.outbox.remembered();
                     }
                 }
             }

@@ -153,12 +153,12 @@ impl World {
         if let Some(uid) = self.ledger.open().next() {
             return Err(format!("the sender of m{uid} never learned its outcome"));
         }
-        self.senders.iter_mut().for_each(|sender| sender.outbox.retire());
-        self.hops.iter_mut().for_each(|hop| hop.outbox.retire());
+        self.senders.iter_mut().for_each(|sender| sender.session.outbox.retire());
+        self.hops.iter_mut().for_each(|hop| hop.session.outbox.retire());
         self.settle("lanes that are not closed", |world| {
             !world.relays.iter().any(Relay::has_queue)
-                && world.senders.iter().all(|sender| sender.connected && !sender.outbox.is_closing())
-                && world.hops.iter().all(|hop| hop.connected && !hop.outbox.is_closing())
+                && world.senders.iter().all(|sender| sender.session.connected && !sender.session.outbox.is_closing())
+                && world.hops.iter().all(|hop| hop.session.connected && !hop.session.outbox.is_closing())
         })?;
         let rows: Vec<_> = self.relays.iter().flat_map(|relay| &relay.disk.rows).collect();
         if !rows.is_empty() && !self.rows_may_stay {
@@ -221,7 +221,7 @@ impl World {
             }
             if self.time.0 > until || self.steps > most {
                 let open: Vec<_> = self.ledger.open().collect();
-                let held: Vec<_> = self.senders.iter().map(|sender| sender.outbox.len()).collect();
+                let held: Vec<_> = self.senders.iter().map(|sender| sender.session.outbox.len()).collect();
                 return Err(format!("{lacking}: open {open:?}, in outboxes {held:?}, after {} steps", self.steps));
             }
         }
@@ -240,9 +240,9 @@ impl World {
 
     pub(crate) fn link(&self, client: usize) -> Option<u64> {
         match self.who(client) {
-            Who::Sender(at) => self.senders[at].link,
+            Who::Sender(at) => self.senders[at].session.link,
             Who::Recipient(at) => self.recipients[at].link,
-            Who::Hop(at) => self.hops[at].link,
+            Who::Hop(at) => self.hops[at].session.link,
         }
     }
 
@@ -270,17 +270,17 @@ impl World {
 
     pub(crate) fn leave(&mut self, client: usize) {
         match self.who(client) {
-            Who::Sender(at) => self.senders[at].leave(&mut self.net),
+            Who::Sender(at) => self.senders[at].session.leave(&mut self.net),
             Who::Recipient(at) => self.recipients[at].leave(&mut self.net),
-            Who::Hop(at) => self.hops[at].leave(&mut self.net),
+            Who::Hop(at) => self.hops[at].session.leave(&mut self.net),
         }
     }
 
     /// Lets time pass until the next timer, and runs what is due.
     pub(crate) fn tick(&mut self, most: Duration) {
-        let senders = self.senders.iter().filter_map(|sender| sender.outbox.next_timeout());
+        let senders = self.senders.iter().filter_map(|sender| sender.session.outbox.next_timeout());
         let recipients = self.recipients.iter().filter_map(Recipient::next_timeout);
-        let hops = self.hops.iter().filter_map(|hop| hop.outbox.next_timeout());
+        let hops = self.hops.iter().filter_map(|hop| hop.session.outbox.next_timeout());
         let clients = senders.chain(recipients).chain(hops).min();
         let relays = self.relays.iter_mut().filter_map(|relay| relay.next_timeout(self.time));
         let next = clients.into_iter().chain(relays).min();
@@ -297,13 +297,13 @@ impl World {
     pub(crate) fn time_passed(&mut self) {
         self.note(|| "timers".to_owned());
         for sender in &mut self.senders {
-            sender.outbox.on_timeout(self.time.now());
+            sender.session.outbox.on_timeout(self.time.now());
         }
         for recipient in &mut self.recipients {
             recipient.on_timeout(self.time);
         }
         for hop in &mut self.hops {
-            hop.outbox.on_timeout(self.time.now());
+            hop.session.outbox.on_timeout(self.time.now());
         }
         for relay in &mut self.relays {
             relay.on_timeout(&mut self.net, self.time);

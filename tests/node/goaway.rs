@@ -2,13 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use posthouse::address::RelayAddress;
 use posthouse::client::Event;
-use posthouse::protocol::{CloseCode, Frame, Outcome};
+use posthouse::id::StoreId;
+use posthouse::protocol::limit::VERSION;
+use posthouse::protocol::{CloseCode, Durability, Frame, GoawayN, HelloA, Outcome, Status, StreamKind};
+use posthouse::random::SystemEntropy;
+use posthouse::transport::{Connection, RelayEndpoint, Socket, TransportError, TransportLimits};
+use tokio::task::JoinSet;
 
-use crate::support::client::{Log, Taker, client, outcomes, send};
+use crate::support::client::{Log, Taker, accepted, client, outcomes, send};
 use crate::support::raw::{Session, Speaker, hello, message};
 use crate::support::relay::TestRelay;
-use crate::support::{until, within};
+use crate::support::{until, who, within};
+
+/// Bytes that wait in a stream.
+const BUFFER_BYTES: usize = 64 << 10;
 
 #[tokio::test]
 async fn clients_leave_when_told_and_come_back_no_sooner() {
@@ -59,4 +68,48 @@ async fn what_was_begun_is_answered_and_who_stays_is_closed_and_nobody_gets_in()
     let ((), code) = within("the end of the session", async { tokio::join!(drain, visit) }).await;
     assert_eq!(code, CloseCode::GoingAway);
     until("nobody is there", || relay.sessions() == 0).await;
+}
+
+/// A relay that sends whoever comes away at once, and asks to be tried again at once.
+async fn send_away(connection: Connection) -> Result<(), TransportError> {
+    let (_, submit, mut from_submit) = connection.accept().await?;
+    from_submit.next().await?;
+    let nothing = Status { messages: 0, bytes: 0, oldest_ms: None, newest_ms: None, senders: vec![], more: false };
+    let hello = HelloA {
+        version: VERSION,
+        store: StoreId([7; 16]),
+        durability: Durability::Disk,
+        watermark: 0,
+        status: nothing,
+        max_body_bytes: 1000,
+        credit_messages: 0,
+        agent: None,
+    };
+    submit.send(&hello.into()).await?;
+    let (notify, _from_notify) = connection.open(StreamKind::Notify, BUFFER_BYTES).await?;
+    notify.send(&GoawayN { delay_ms: 0 }.into()).await?;
+    connection.closed().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_relay_that_wants_to_be_tried_again_at_once_is_tried_less_and_less_often() {
+    let (here, other) = (TestRelay::in_memory().started(), who(250));
+    let anywhere = Socket::Bind("127.0.0.1:0".parse().unwrap());
+    let there = RelayEndpoint::bind(anywhere, &other, &TransportLimits::default(), &SystemEntropy, None).unwrap();
+    let home = RelayAddress::new(other.relay_id(), there.local_addr().unwrap().into());
+    let alice = client(1, &here.home());
+    accepted(&mut send(&alice, &home, 2, &["one"]).await).await;
+    let mut visits = JoinSet::new();
+    let mut visit = async || {
+        let visit = there.accept().await.unwrap().handshake().await.unwrap();
+        visits.spawn(send_away(visit));
+    };
+    within("the first visit", visit()).await;
+    let (begun, mut count) = (Instant::now(), 1);
+    while let Ok(()) = tokio::time::timeout(Duration::from_secs(2).saturating_sub(begun.elapsed()), visit()).await {
+        count += 1;
+    }
+    // Waits that double from a tenth of a second on leave room for six or so.
+    assert!((2..=12).contains(&count), "{count} visits in two seconds");
 }

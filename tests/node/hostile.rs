@@ -269,6 +269,11 @@ async fn others_are_served_while_a_relay_is_attacked_in_all_these_ways_at_once()
             acknowledge(&mut wild, request, store, &taken, &[low]).await;
         }
     });
+    until("the attacks", || {
+        let (retries, refused) = relay.turned_away();
+        retries > 0 && refused > 0
+    })
+    .await;
     for _ in 0..20 {
         bystanders.assert_unharmed().await;
     }

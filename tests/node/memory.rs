@@ -34,7 +34,7 @@ const PUSH_BUDGET: usize = 12 << 20;
 
 /// What one may cost that asks for pages on all its streams: two pages at a time, each as messages and as bytes,
 /// and QUIC's send window.
-const PAGE_BUDGET: usize = 8 << 20;
+const PAGE_BUDGET: usize = 6 << 20;
 
 /// What one may cost that begins a frame of the largest size on each stream: one of them and the beginnings of the
 /// others, in buffers that have grown by doubling, and QUIC's window.

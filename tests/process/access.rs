@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use super::program::{Peer, Relay};
+use super::program::{Peer, Relay, value};
 
 fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -98,10 +98,7 @@ fn whoever_is_refused_is_told_why_and_counted() {
     let rates = "[rates]\npeer_messages_per_second = 1\npeer_burst = 1\n";
     let relay = Relay::configured(directory.path(), &format!("log = 'info'\n{rates}"));
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| Peer::new(directory.path().join(name), &relay));
-    let counted = |series: &str| -> Option<f64> {
-        let (_, metrics) = relay.get("metrics");
-        metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-    };
+    let counted = |series: &str| value(&relay.get("metrics").1, series);
     ends(&bob.run(&["block", &id(&carol)]), 0);
     assert!(ends(&carol.run(&["send", "--to", &bob.address(), "hello"]), 3).contains(r#""reason":"blocked""#));
     assert_eq!(counted(r#"posthouse_refusals_total{reason="blocked"}"#), Some(1.0));

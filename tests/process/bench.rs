@@ -2,11 +2,10 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::program::{PATIENCE, Relay};
+use super::program::{Relay, wait_until};
 
 /// The benchmark with a temporary directory of its own.
 fn bench(temporary: &Path, arguments: &[&str]) -> Command {
@@ -181,14 +180,6 @@ fn what_ends_it_from_outside_leaves_no_process_and_no_directory() {
 
 fn exit_code(child: &mut Child) -> Option<i32> {
     child.wait().unwrap().code()
-}
-
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is() {
-        assert!(begin.elapsed() < PATIENCE, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

@@ -6,17 +6,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::program::{Peer, Relay};
+use super::program::{Peer, Relay, value};
 
 const SECRET: &str = "a body that nobody else may read";
 
 fn id(address: &str) -> &str {
     address.rsplit('/').next().unwrap()
-}
-
-/// The value of one series.
-fn value(metrics: &str, series: &str) -> Option<f64> {
-    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Words that begin with the prefix of all metrics.
@@ -96,10 +91,7 @@ fn the_dashboard_and_the_manual_name_the_metrics_that_there_are() {
 #[test]
 fn the_log_names_no_peer_and_shows_no_body() {
     let directory = tempfile::tempdir().unwrap();
-    let mut relay = Relay::configured(directory.path(), "log_format = 'json'");
-    relay.kill();
-    relay.log = Some("info");
-    relay.start_again();
+    let mut relay = Relay::configured(directory.path(), "log = 'info'\nlog_format = 'json'");
     let [alice, bob] = ["alice", "bob"].map(|name| Peer::new(directory.path().join(name), &relay));
     let receiver = bob.start(&["recv"]);
     receiver.expect("status");

@@ -141,8 +141,6 @@ pub(super) struct Relay {
     pub(super) address: String,
     /// Where its admin endpoint is.
     pub(super) admin: String,
-    /// What it logs.
-    pub(super) log: Option<&'static str>,
 }
 
 impl Relay {
@@ -154,14 +152,8 @@ impl Relay {
     pub(super) fn configured(directory: &Path, text: &str) -> Self {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         std::fs::write(directory.join(CONFIG), text).unwrap();
-        let mut relay = Self {
-            directory: directory.to_owned(),
-            port,
-            program: None,
-            address: String::new(),
-            admin: String::new(),
-            log: None,
-        };
+        let mut relay =
+            Self { directory: directory.to_owned(), port, program: None, address: String::new(), admin: String::new() };
         relay.start_again();
         relay
     }
@@ -171,7 +163,6 @@ impl Relay {
         command.args(["run", "--json", "--admin", "127.0.0.1:0", "--listen"]);
         command.arg(format!("127.0.0.1:{}", self.port));
         command.arg("--config").arg(self.directory.join(CONFIG));
-        command.args(self.log.into_iter().flat_map(|log| ["--log", log]));
         command.arg("--data").arg(self.data()).arg("--certs").arg(self.directory.join("certs"));
         let program = Program::start(command, None);
         let ready = program.expect("ready");
@@ -243,6 +234,20 @@ impl Relay {
     pub(super) fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
+}
+
+/// Waits until a condition holds, looking often.
+pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "{what}: not in time");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The value of one series among metrics.
+pub(super) fn value(metrics: &str, series: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Sends a signal to a process of ours.

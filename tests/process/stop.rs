@@ -1,28 +1,17 @@
 //! SIGTERM: a relay that is asked to stop sends its clients away, finishes what they have begun, and nothing is lost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use super::program::{PATIENCE, Peer, Relay, signal};
+use super::program::{Peer, Relay, signal, wait_until};
 
 const LINES: usize = 3000;
-
-fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is() {
-        assert!(begin.elapsed() < PATIENCE, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[test]
 fn a_relay_that_is_stopped_under_load_loses_nothing_and_its_clients_come_back_when_told() {
     let directory = tempfile::tempdir().unwrap();
-    let mut relay = Relay::start(directory.path());
-    relay.kill();
-    relay.log = Some("info");
-    relay.start_again();
+    let mut relay = Relay::configured(directory.path(), "log = 'info'");
     let [alice, bob] = ["alice", "bob"].map(|name| Peer::new(directory.path().join(name), &relay));
     let receiver = bob.start(&["recv"]);
     receiver.expect("status");
@@ -59,10 +48,7 @@ fn a_relay_that_is_stopped_under_load_loses_nothing_and_its_clients_come_back_wh
 #[test]
 fn a_second_signal_ends_a_relay_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let mut relay = Relay::start(directory.path());
-    relay.kill();
-    relay.log = Some("info");
-    relay.start_again();
+    let mut relay = Relay::configured(directory.path(), "log = 'info'");
     let bob = Peer::new(directory.path().join("bob"), &relay);
     let receiver = bob.start(&["recv"]);
     receiver.expect("status");

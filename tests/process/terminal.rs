@@ -60,9 +60,15 @@ impl Terminal {
 
     /// Waits until this is what it ends with.
     fn expect(&self, last: &[&str]) {
+        self.wait_for(&format!("{last:#?} at the end"), |rows| {
+            rows.iter().map(String::as_str).collect::<Vec<_>>().ends_with(last)
+        });
+    }
+
+    fn wait_for(&self, what: &str, shows: impl Fn(&[String]) -> bool) {
         let begin = Instant::now();
-        while !self.rows().iter().map(String::as_str).collect::<Vec<_>>().ends_with(last) {
-            assert!(begin.elapsed() < PATIENCE, "{last:#?} is not at the end of {:#?}", self.rows());
+        while !shows(&self.rows()) {
+            assert!(begin.elapsed() < PATIENCE, "{what}: not in {:#?}", self.rows());
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -104,19 +110,11 @@ fn ticks_change_in_their_place_and_what_is_being_typed_stays_whole() {
 
     relay.terminate();
     assert!(relay.wait().success());
-    let begin = Instant::now();
-    while chat.rows().last().unwrap() != "(not connected) > half a li" {
-        assert!(begin.elapsed() < PATIENCE, "{:#?}", chat.rows());
-        thread::sleep(Duration::from_millis(10));
-    }
+    chat.expect(&["(not connected) > half a li"]);
     chat.press("ne\r");
     chat.expect(&["   TIME you > half a line", "(not connected) >"]);
     relay.start_again();
-    let begin = Instant::now();
-    while !chat.rows().contains(&"✓  TIME you > half a line".to_owned()) {
-        assert!(begin.elapsed() < PATIENCE, "{:#?}", chat.rows());
-        thread::sleep(Duration::from_millis(10));
-    }
+    chat.wait_for("its tick", |rows| rows.iter().any(|row| row == "✓  TIME you > half a line"));
     chat.press("/quit\r");
     assert!(chat.wait().success());
 

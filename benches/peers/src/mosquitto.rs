@@ -10,11 +10,10 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Codec, Connect, Packet, PubAck, PubComp, PubRec, PubRel, Publish, Subscribe};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
-use tokio::task::JoinSet;
 use tokio_util::codec::Framed;
 
 use crate::server::Server;
-use crate::work::{Figures, Load, Span, Used, histogram};
+use crate::work::{Figures, Load, Run, Start, histogram};
 
 /// Larger than any packet here.
 const MAX_PACKET_BYTES: usize = 1 << 20;
@@ -27,26 +26,14 @@ pub async fn run(program: &str, qos: QoS, load: Load, seconds: std::time::Durati
              max_queued_messages 0\npersistence false\nlog_type none\n"
         )
     })?;
-    let (mut senders, mut recipients) = (JoinSet::new(), JoinSet::new());
-    let ready = Arc::new(Barrier::new(2 * load.pairs as usize + 1));
-    let span = tokio::sync::watch::Sender::new(None);
+    let mut run = Run::new(load);
     for pair in 0..load.pairs {
         let (to, back) = (format!("to/{pair}"), format!("back/{pair}"));
         let recipient = Client::connect(server.address, &format!("r{pair}"), &to, qos).await?;
-        recipients.spawn(recipient.answer(back.clone(), ready.clone()));
         let sender = Client::connect(server.address, &format!("s{pair}"), &back, qos).await?;
-        senders.spawn(sender.send(to, load.window, ready.clone(), span.subscribe()));
+        run.add(|ready| recipient.answer(back, ready), |window, start| sender.send(to, window, start));
     }
-    ready.wait().await;
-    let measured = Span::new(seconds);
-    span.send_replace(Some(measured));
-    measured.warm_up().await;
-    let since = Used::so_far(server.id())?;
-    let mut latency = histogram()?;
-    while let Some(sender) = senders.join_next().await {
-        latency.add(&sender??)?;
-    }
-    Ok(Used::so_far(server.id())?.figures(since, &latency, seconds))
+    run.measure(server.id(), seconds).await
 }
 
 struct Client {
@@ -113,15 +100,8 @@ impl Client {
     }
 
     /// Keeps a window of messages on their way until the time is over.
-    async fn send(
-        mut self,
-        to: String,
-        window: u32,
-        ready: Arc<Barrier>,
-        mut span: tokio::sync::watch::Receiver<Option<Span>>,
-    ) -> anyhow::Result<Histogram<u64>> {
-        ready.wait().await;
-        let span = span.wait_for(Option::is_some).await?.context("no time to measure")?;
+    async fn send(mut self, to: String, window: u32, start: Start) -> anyhow::Result<Histogram<u64>> {
+        let span = start.wait().await?;
         let mut latency = histogram()?;
         let mut on_their_way = 0;
         loop {

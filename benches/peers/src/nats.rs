@@ -15,7 +15,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::server::Server;
-use crate::work::{Figures, Load, Span, Used, histogram};
+use crate::work::{Figures, Load, Run, Start, histogram};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,28 +39,19 @@ pub async fn run(program: &str, sync: Sync, load: Load, seconds: Duration) -> an
         let config = Config { name: name.to_owned(), subjects: vec![subjects.to_owned()], ..Config::default() };
         setup.create_stream(config).await?;
     }
-    let (mut senders, mut recipients) = (JoinSet::new(), JoinSet::new());
-    let ready = Arc::new(Barrier::new(2 * load.pairs as usize + 1));
-    let span = tokio::sync::watch::Sender::new(None);
+    let mut run = Run::new(load);
     for pair in 0..load.pairs {
         let (to, back) = (format!("to.{pair}"), format!("back.{pair}"));
         let recipient = connect(&server).await?;
         let messages = consume(&recipient, "messages", &to).await?;
-        recipients.spawn(answer(recipient, messages, back.clone(), ready.clone()));
         let sender = connect(&server).await?;
         let receipts = consume(&sender, "receipts", &back).await?;
-        senders.spawn(send(sender, receipts, to, load.window, ready.clone(), span.subscribe()));
+        run.add(
+            |ready| answer(recipient, messages, back, ready),
+            |window, start| send(sender, receipts, to, window, start),
+        );
     }
-    ready.wait().await;
-    let measured = Span::new(seconds);
-    span.send_replace(Some(measured));
-    measured.warm_up().await;
-    let since = Used::so_far(server.id())?;
-    let mut latency = histogram()?;
-    while let Some(sender) = senders.join_next().await {
-        latency.add(&sender??)?;
-    }
-    Ok(Used::so_far(server.id())?.figures(since, &latency, seconds))
+    run.measure(server.id(), seconds).await
 }
 
 async fn connect(server: &Server) -> anyhow::Result<Context> {
@@ -105,11 +96,9 @@ async fn send(
     mut receipts: Messages,
     to: String,
     window: u32,
-    ready: Arc<Barrier>,
-    mut span: tokio::sync::watch::Receiver<Option<Span>>,
+    start: Start,
 ) -> anyhow::Result<Histogram<u64>> {
-    ready.wait().await;
-    let span = span.wait_for(Option::is_some).await?.context("no time to measure")?;
+    let span = start.wait().await?;
     let mut latency = histogram()?;
     let mut confirmed = JoinSet::new();
     let mut on_their_way = 0;

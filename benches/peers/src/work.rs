@@ -2,16 +2,19 @@
 //! window of messages on their way, from sending until the sender knows that the recipient's application has them.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
+use tokio::sync::{Barrier, watch};
+use tokio::task::JoinSet;
 
 /// Bytes of a message's body.
 pub const BODY_BYTES: usize = 256;
 
 /// What goes before the measured time.
-pub const WARM_UP: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Clock ticks in a second, as Linux counts them for everybody.
 const TICKS: u64 = 100;
@@ -50,7 +53,7 @@ pub struct Span {
 }
 
 impl Span {
-    pub fn new(length: Duration) -> Self {
+    fn new(length: Duration) -> Self {
         Self { start: Instant::now(), length }
     }
 
@@ -59,7 +62,7 @@ impl Span {
     }
 
     /// Waits until what counts begins.
-    pub async fn warm_up(&self) {
+    async fn warm_up(&self) {
         tokio::time::sleep_until((self.start + WARM_UP).into()).await;
     }
 
@@ -82,24 +85,80 @@ impl Span {
     }
 }
 
+/// A run of pairs, each of which sends by itself once all are there.
+pub struct Run {
+    load: Load,
+    ready: Arc<Barrier>,
+    span: watch::Sender<Option<Span>>,
+    senders: JoinSet<anyhow::Result<Histogram<u64>>>,
+    recipients: JoinSet<anyhow::Result<()>>,
+}
+
+/// When a sender begins.
+pub struct Start {
+    ready: Arc<Barrier>,
+    span: watch::Receiver<Option<Span>>,
+}
+
+impl Start {
+    /// Waits for the others.
+    pub async fn wait(mut self) -> anyhow::Result<Span> {
+        self.ready.wait().await;
+        self.span.wait_for(Option::is_some).await?.context("no time to measure")
+    }
+}
+
+impl Run {
+    pub fn new(load: Load) -> Self {
+        let ready = Arc::new(Barrier::new(2 * load.pairs as usize + 1));
+        let (senders, recipients) = (JoinSet::new(), JoinSet::new());
+        Self { load, ready, span: watch::Sender::new(None), senders, recipients }
+    }
+
+    /// A recipient answers, and a sender sends until its time is over and says how long its messages took.
+    pub fn add<S, R>(&mut self, recipient: impl FnOnce(Arc<Barrier>) -> R, sender: impl FnOnce(u32, Start) -> S)
+    where
+        S: Future<Output = anyhow::Result<Histogram<u64>>> + Send + 'static,
+        R: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.recipients.spawn(recipient(self.ready.clone()));
+        let start = Start { ready: self.ready.clone(), span: self.span.subscribe() };
+        self.senders.spawn(sender(self.load.window, start));
+    }
+
+    /// Lets all of them begin, and measures for so long after a warm-up.
+    pub async fn measure(mut self, server: u32, seconds: Duration) -> anyhow::Result<Figures> {
+        self.ready.wait().await;
+        let measured = Span::new(seconds);
+        self.span.send_replace(Some(measured));
+        measured.warm_up().await;
+        let since = Used::so_far(server)?;
+        let mut latency = histogram()?;
+        while let Some(sender) = self.senders.join_next().await {
+            latency.add(&sender??)?;
+        }
+        Ok(Used::so_far(server)?.figures(since, &latency, seconds))
+    }
+}
+
 pub fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 600_000_000, 3)?)
 }
 
 /// CPU time that this process and a server's have used.
 #[derive(Debug, Clone, Copy)]
-pub struct Used {
+struct Used {
     server: Duration,
     clients: Duration,
 }
 
 impl Used {
-    pub fn so_far(server: u32) -> anyhow::Result<Self> {
+    fn so_far(server: u32) -> anyhow::Result<Self> {
         Ok(Self { server: cpu(&server.to_string())?, clients: cpu("self")? })
     }
 
     /// All figures of a run that took this and began with `since`.
-    pub fn figures(self, since: Self, latency: &Histogram<u64>, took: Duration) -> Figures {
+    fn figures(self, since: Self, latency: &Histogram<u64>, took: Duration) -> Figures {
         let messages = latency.len().max(1) as f64;
         let each = |now: Duration, then: Duration| (now - then).as_secs_f64() * 1e6 / messages;
         Figures {

@@ -208,7 +208,7 @@ async fn ask(session: &Session) -> anyhow::Result<()> {
 }
 
 /// Acknowledges as fast as it is confirmed.
-async fn acknowledge(mut session: Session, entropy: &dyn Entropy) -> anyhow::Result<()> {
+async fn acknowledge(session: Session, entropy: &dyn Entropy) -> anyhow::Result<()> {
     let mut said: Vec<AckR> = Vec::new();
     let mut from_notify = session.from_notify;
     tokio::spawn(async move { while let Ok(Some(_)) = from_notify.next().await {} });
@@ -233,6 +233,5 @@ async fn acknowledge(mut session: Session, entropy: &dyn Entropy) -> anyhow::Res
             *forgotten = ack;
         }
     }
-    session.from_submit.next().await?;
     Ok(())
 }

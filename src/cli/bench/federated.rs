@@ -1,27 +1,19 @@
 //! Scenario `federated`: what a second relay on the way costs. Pairs as in `online`, whose messages are all signed
 //! and checked: in turn with one relay for both of a pair, and with a relay for each.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::Bench;
 use super::clients::Pair;
-use super::latency::Latency;
 use super::online::{self, Measured};
-use super::process::{Process, Used};
-use super::report::{count, fields, rate, rate_words, ratio};
+use super::process::Process;
+use super::report::{count, fields, rate_words, ratio};
 use crate::address::RelayAddress;
 
-/// What to do.
+/// What to do, each way in each round.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    pub(super) pairs: u32,
-    /// Messages of one pair without an outcome.
-    pub(super) window: u32,
-    /// How long each way is measured in each round, and how many messages that may be at the most.
-    pub(super) length: Duration,
-    pub(super) messages: Option<u64>,
+    pub(super) round: online::Plan,
     pub(super) rounds: u32,
 }
 
@@ -29,29 +21,27 @@ pub(super) struct Plan {
 struct Way {
     relays: u64,
     pairs: Vec<Pair>,
-    latency: Latency,
-    took: Duration,
-    used: Used,
+    measured: Measured,
 }
 
 /// Runs the scenario: both ways in each round, so that whatever else the machine does meets both.
 pub(super) async fn run(bench: &Bench, other: &RelayAddress, relays: &[Process], plan: Plan) -> anyhow::Result<()> {
-    let [mut one, mut two] = [Way::over(bench, 1, &bench.relay, plan)?, Way::over(bench, 2, other, plan)?];
+    let [mut one, mut two] = [Way::over(bench, 1, &bench.relay, plan.round)?, Way::over(bench, 2, other, plan.round)?];
     let mut ratios = Vec::new();
     for round in 1..=plan.rounds {
-        let over_one = one.measure(bench, relays, plan, round).await?;
-        let over_two = two.measure(bench, relays, plan, round).await?;
+        let over_one = one.measure(bench, relays, plan.round, round).await?;
+        let over_two = two.measure(bench, relays, plan.round, round).await?;
         ratios.push(ratio(over_two, over_one));
     }
     ratios.sort_by(f64::total_cmp);
     let middle = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
-    let all_rounds = ratio(two.rate(), one.rate());
+    let all_rounds = ratio(two.measured.rate(), one.measured.rate());
     let all: [(&str, Value); 9] = [
-        ("messages", two.latency.count().into()),
-        ("messages_per_second", two.rate().into()),
+        ("messages", two.measured.latency.count().into()),
+        ("messages_per_second", two.measured.rate().into()),
         ("durability", bench.durability.into()),
-        ("pairs", plan.pairs.into()),
-        ("window", plan.window.into()),
+        ("pairs", plan.round.pairs.into()),
+        ("window", plan.round.window.into()),
         ("ratio", all_rounds.into()),
         ("median_ratio", middle.into()),
         ("one_relay", one.report()),
@@ -64,21 +54,25 @@ pub(super) async fn run(bench: &Bench, other: &RelayAddress, relays: &[Process],
         one.words(),
         two.words(),
     );
-    bench.report.tell("result", fields(all).chain(two.latency.fields()), &words)
+    bench.report.tell("result", fields(all).chain(two.measured.latency.fields()), &words)
 }
 
 impl Way {
-    fn over(bench: &Bench, relays: u64, recipients: &RelayAddress, plan: Plan) -> anyhow::Result<Self> {
+    fn over(bench: &Bench, relays: u64, recipients: &RelayAddress, plan: online::Plan) -> anyhow::Result<Self> {
         let pairs = (0..plan.pairs).map(|_| Pair::signed(bench, recipients)).collect::<Result<_, _>>()?;
-        Ok(Self { relays, pairs, latency: Latency::new(), took: Duration::ZERO, used: Used::default() })
+        Ok(Self { relays, pairs, measured: Measured::new() })
     }
 
     /// How many messages were delivered in a second.
-    async fn measure(&mut self, bench: &Bench, relays: &[Process], plan: Plan, round: u32) -> anyhow::Result<u64> {
-        let limits = (plan.length, plan.messages);
-        let measured = online::measure(bench, relays, &self.pairs, (&bench.body, plan.window), limits).await?;
-        let Measured { latency, took, used } = measured;
-        let each_second = rate(latency.count(), took);
+    async fn measure(
+        &mut self,
+        bench: &Bench,
+        relays: &[Process],
+        plan: online::Plan,
+        round: u32,
+    ) -> anyhow::Result<u64> {
+        let measured = online::measure(bench, relays, &self.pairs, plan).await?;
+        let (each_second, latency) = (measured.rate(), &measured.latency);
         let all: [(&str, Value); 4] = [
             ("round", round.into()),
             ("relays", self.relays.into()),
@@ -93,9 +87,7 @@ impl Way {
             latency.words(),
         );
         bench.report.tell("round", fields(all).chain(latency.fields()), &words)?;
-        self.latency.merge(&latency);
-        self.took += took;
-        self.used = self.used.and(used);
+        self.measured.add(&measured);
         Ok(each_second)
     }
 
@@ -103,28 +95,25 @@ impl Way {
         if self.relays == 1 { "one relay" } else { "two relays" }
     }
 
-    fn rate(&self) -> u64 {
-        rate(self.latency.count(), self.took)
-    }
-
     fn report(&self) -> Value {
-        let [relays, clients] = self.used.per_message(self.latency.count());
+        let ([relays, clients], latency) = (self.measured.per_message(), &self.measured.latency);
         let all: [(&str, Value); 4] = [
-            ("messages", self.latency.count().into()),
-            ("messages_per_second", self.rate().into()),
+            ("messages", latency.count().into()),
+            ("messages_per_second", self.measured.rate().into()),
             ("relay_cpu_us_per_message", relays.into()),
             ("clients_cpu_us_per_message", clients.into()),
         ];
-        Value::Object(fields(all).chain(self.latency.fields()).collect())
+        Value::Object(fields(all).chain(latency.fields()).collect())
     }
 
     fn words(&self) -> String {
+        let Measured { latency, used, .. } = &self.measured;
         format!(
             "{}: {}; from send to outcome: {}{}",
             self.name(),
-            rate_words(self.rate()),
-            self.latency.words(),
-            self.used.words(self.latency.count()),
+            rate_words(self.measured.rate()),
+            latency.words(),
+            used.words(latency.count()),
         )
     }
 }

@@ -15,10 +15,9 @@ use super::super::ask::ask;
 use super::Bench;
 use super::attack::Attack;
 use super::clients::Pair;
-use super::latency::Latency;
 use super::online::{self, Measured};
-use super::process::{Process, Used};
-use super::report::{self, count, duration, fields, rate, rate_words, ratio};
+use super::process::Process;
+use super::report::{self, count, duration, fields, rate_words, ratio};
 use super::target::Figures;
 
 /// Messages of a pair without an outcome: as many as its outbox sends without having heard of any.
@@ -29,39 +28,32 @@ const TURNED_AWAY: &str = "posthouse_refused_connections_total{reason=\"";
 const RETRIES: &str = "posthouse_retries_total";
 const UNREAD: &str = "posthouse_unread_packets_total";
 
-/// What to do.
+/// What to do, with and without each attack in each round.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    pub(super) pairs: u32,
-    /// Messages of one pair without an outcome.
-    pub(super) window: u32,
-    /// How long each way is measured in each round, and how many messages that may be at the most.
-    pub(super) length: Duration,
-    pub(super) messages: Option<u64>,
+    pub(super) round: online::Plan,
     pub(super) rounds: u32,
     pub(super) attacks: Vec<Attack>,
 }
 
 /// What was delivered in all rounds, during an attack or without one.
 struct Way {
-    latency: Latency,
-    took: Duration,
-    used: Used,
+    measured: Measured,
     /// The most memory of the relay, bytes.
     peak: u64,
 }
 
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, figures: &Figures, plan: Plan) -> anyhow::Result<()> {
-    let pairs = (0..plan.pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
+    let pairs = (0..plan.round.pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
     let (mut quiet, mut busy, mut worst) = (Way::new(), Way::new(), f64::INFINITY);
     for attack in &plan.attacks {
         let (mut without, mut with, mut ratios) = (Way::new(), Way::new(), Vec::new());
         let mut attacked = Attacked::default();
         for _ in 0..plan.rounds {
-            let calm = without.measure(bench, figures, &pairs, &plan).await?;
+            let calm = without.measure(bench, figures, &pairs, plan.round).await?;
             let attackers = Attackers::start(bench, figures, *attack).await?;
-            let during = with.measure(bench, figures, &pairs, &plan).await?;
+            let during = with.measure(bench, figures, &pairs, plan.round).await?;
             attacked.add(attackers.stop().await?);
             ratios.push(ratio(during, calm));
         }
@@ -73,13 +65,13 @@ pub(super) async fn run(bench: &Bench, figures: &Figures, plan: Plan) -> anyhow:
         busy.add(&with);
     }
     let all: [(&str, Value); 9] = [
-        ("messages", busy.latency.count().into()),
-        ("messages_per_second", busy.rate().into()),
+        ("messages", busy.measured.latency.count().into()),
+        ("messages_per_second", busy.measured.rate().into()),
         ("durability", bench.durability.into()),
-        ("pairs", plan.pairs.into()),
-        ("window", plan.window.into()),
-        ("quiet_messages_per_second", quiet.rate().into()),
-        ("quiet_p99_us", quiet.latency.p99_us().into()),
+        ("pairs", plan.round.pairs.into()),
+        ("window", plan.round.window.into()),
+        ("quiet_messages_per_second", quiet.measured.rate().into()),
+        ("quiet_p99_us", quiet.measured.latency.p99_us().into()),
         ("worst_median_ratio", worst.into()),
         ("relay_peak_bytes", busy.peak.into()),
     ];
@@ -90,7 +82,7 @@ pub(super) async fn run(bench: &Bench, figures: &Figures, plan: Plan) -> anyhow:
         busy.words(),
         report::bytes(busy.peak),
     );
-    bench.report.tell("result", fields(all).chain(busy.latency.fields()), &words)
+    bench.report.tell("result", fields(all).chain(busy.measured.latency.fields()), &words)
 }
 
 fn tell(
@@ -101,15 +93,15 @@ fn tell(
     attacked: &Attacked,
     middle: f64,
 ) -> anyhow::Result<()> {
-    let [quiet_us, _] = without.used.per_message(without.latency.count());
-    let [relay_us, _] = with.used.per_message(with.latency.count());
+    let [quiet_us, _] = without.measured.per_message();
+    let [relay_us, _] = with.measured.per_message();
     let turned_away = attacked.turned_away.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
     let all: [(&str, Value); 12] = [
         ("attack", attack.name().into()),
-        ("messages", with.latency.count().into()),
-        ("messages_per_second", with.rate().into()),
-        ("quiet_messages_per_second", without.rate().into()),
-        ("quiet_p99_us", without.latency.p99_us().into()),
+        ("messages", with.measured.latency.count().into()),
+        ("messages_per_second", with.measured.rate().into()),
+        ("quiet_messages_per_second", without.measured.rate().into()),
+        ("quiet_p99_us", without.measured.latency.p99_us().into()),
         ("median_ratio", middle.into()),
         ("relay_cpu_us_per_message", relay_us.into()),
         ("quiet_relay_cpu_us_per_message", quiet_us.into()),
@@ -128,45 +120,43 @@ fn tell(
         duration(u64::try_from(attacked.cpu.as_micros()).unwrap_or(u64::MAX)),
         if refused.is_empty() { "nobody".to_owned() } else { refused.join(", ") },
     );
-    bench.report.tell("attack", fields(all).chain(with.latency.fields()), &words)
+    bench.report.tell("attack", fields(all).chain(with.measured.latency.fields()), &words)
 }
 
 impl Way {
     fn new() -> Self {
-        Self { latency: Latency::new(), took: Duration::ZERO, used: Used::default(), peak: 0 }
+        Self { measured: Measured::new(), peak: 0 }
     }
 
     /// How many messages were delivered in a second.
-    async fn measure(&mut self, bench: &Bench, figures: &Figures, pairs: &[Pair], plan: &Plan) -> anyhow::Result<u64> {
+    async fn measure(
+        &mut self,
+        bench: &Bench,
+        figures: &Figures,
+        pairs: &[Pair],
+        plan: online::Plan,
+    ) -> anyhow::Result<u64> {
         figures.process.forget_peak();
         let relay = [figures.process.clone()];
-        let limits = (plan.length, plan.messages);
-        let Measured { latency, took, used } =
-            online::measure(bench, &relay, pairs, (&bench.body, plan.window), limits).await?;
+        let measured = online::measure(bench, &relay, pairs, plan).await?;
         let peak = figures.process.memory().map_or(0, |memory| memory.peak);
-        let each_second = rate(latency.count(), took);
-        self.add(&Self { latency, took, used, peak });
+        let each_second = measured.rate();
+        self.add(&Self { measured, peak });
         Ok(each_second)
     }
 
     fn add(&mut self, other: &Self) {
-        self.latency.merge(&other.latency);
-        self.took += other.took;
-        self.used = self.used.and(other.used);
+        self.measured.add(&other.measured);
         self.peak = self.peak.max(other.peak);
-    }
-
-    fn rate(&self) -> u64 {
-        rate(self.latency.count(), self.took)
     }
 
     fn words(&self) -> String {
         let memory = report::bytes(self.peak);
-        let cpu = match self.used.per_message(self.latency.count()) {
+        let cpu = match self.measured.per_message() {
             [Some(relay), _] => format!("; relay {relay} us of a processor for each, {memory} of memory"),
             _ => String::new(),
         };
-        format!("{}, {}{cpu}", rate_words(self.rate()), self.latency.words())
+        format!("{}, {}{cpu}", rate_words(self.measured.rate()), self.measured.latency.words())
     }
 }
 

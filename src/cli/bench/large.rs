@@ -7,7 +7,7 @@ use super::Bench;
 use super::clients::Pair;
 use super::compare::Rounds;
 use super::online::{self, Measured};
-use super::report::{count, rate};
+use super::report::count;
 use super::steady::Load;
 use crate::time::sleep_until;
 
@@ -20,39 +20,34 @@ const CALM: Duration = Duration::from_secs(1);
 /// What to do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
+    /// Those that send small messages, and how many of them in a second, by all pairs together.
     pub(super) pairs: u32,
-    /// Small messages delivered in a second, by all pairs together.
     pub(super) rate: u32,
     pub(super) rounds: u32,
-    /// How long each way is measured in each round.
-    pub(super) length: Duration,
-    /// Bytes of each large body.
-    pub(super) body_bytes: usize,
-    /// Large messages without an outcome.
-    pub(super) window: u32,
+    /// The large messages of each round; the small ones are measured without them for as long.
+    pub(super) large: online::Plan,
 }
 
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
+    let body_bytes = plan.large.body_bytes as u64;
     let relay: Vec<_> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
     let mut load = Load::start(bench, plan.pairs, plan.rate)?;
-    let large = [Pair::start(bench)?];
-    let body = vec![b'.'; plan.body_bytes];
-    let (mut rounds, mut sent, mut time) = (Rounds::new(), 0, Duration::ZERO);
+    let pair = [Pair::start(bench)?];
+    let (mut rounds, mut large) = (Rounds::new(), Measured::new());
     for round in 1..=plan.rounds {
         let calm = bench.clock.now() + CALM;
-        let begin = calm + plan.length;
+        let begin = calm + plan.large.length;
         sleep_until(&*bench.clock, Some(begin)).await;
-        let measured = online::measure(bench, &relay, &large, (&body, plan.window), (plan.length, None)).await?;
-        let Measured { latency, took, .. } = measured;
+        let measured = online::measure(bench, &relay, &pair, plan.large).await?;
         let end = bench.clock.now();
         let compared = load.between(calm, begin, end).await?;
-        let bytes = rate(latency.count() * plan.body_bytes as u64, took);
-        let what = format!("large ones of {} bytes: {} MB/s", count(plan.body_bytes as u64), bytes / 1_000_000);
+        let bytes = measured.rate() * body_bytes;
+        let what = format!("large ones of {} bytes: {} MB/s", count(body_bytes), bytes / 1_000_000);
         compared.tell(bench, round, [("large_bytes_per_second", bytes.into())], &what)?;
         rounds.add(&compared, end - calm);
-        (sent, time) = (sent + latency.count(), time + took);
+        large.add(&measured);
     }
-    let bytes = rate(sent * plan.body_bytes as u64, time);
-    rounds.tell(bench, [("large_body_bytes", plan.body_bytes.into()), ("large_bytes_per_second", bytes.into())])
+    let bytes = large.rate() * body_bytes;
+    rounds.tell(bench, [("large_body_bytes", body_bytes.into()), ("large_bytes_per_second", bytes.into())])
 }

@@ -192,6 +192,22 @@ fn body_bytes(text: &str) -> Result<usize, String> {
 }
 
 impl Args {
+    /// What pairs do that send as fast as they can, unless told otherwise.
+    fn round(&self, pairs: u32, window: u32, seconds: u64) -> online::Plan {
+        online::Plan {
+            pairs: self.pairs.unwrap_or(pairs),
+            window: self.window.unwrap_or(window),
+            length: Duration::from_secs(self.seconds.unwrap_or(seconds)),
+            messages: self.messages,
+            body_bytes: self.body.unwrap_or(BODY_BYTES),
+        }
+    }
+
+    /// As long as it takes, if it ends after so many messages.
+    fn unless_counted(&self, seconds: u64) -> u64 {
+        if self.messages.is_some() { u64::MAX } else { seconds }
+    }
+
     /// A flag that the scenario does not look at is a mistake of whoever wrote it.
     fn check(&self) -> anyhow::Result<()> {
         use Scenario::{Backup, Expiry, Federated, Hostile, Idle, Large, Offline, Online};
@@ -286,85 +302,67 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         relay,
     };
     bench.introduce()?;
-    if args.scenario == Scenario::Idle {
-        let [target] = targets else { bail!("there is one relay") };
-        return idle::run(&bench, target, args.sessions.unwrap_or(1000)).await;
-    }
     let processes: Vec<_> = targets.iter().filter_map(Target::figures).map(|figures| figures.process).collect();
-    let scenario = async {
-        match args.scenario {
-            Scenario::Online => {
-                let seconds = args.seconds.unwrap_or(if args.messages.is_some() { u64::MAX } else { 10 });
-                let plan = online::Plan {
-                    pairs: args.pairs.unwrap_or(50),
-                    window: args.window.unwrap_or(16),
-                    length: Duration::from_secs(seconds),
-                    messages: args.messages,
-                    stored: args.stored.unwrap_or(0),
-                };
-                online::run(&bench, plan).await
-            }
-            Scenario::Offline => {
-                let (senders, rounds) = (args.pairs.unwrap_or(50), args.rounds.unwrap_or(1));
-                offline::run(&bench, senders, args.messages.unwrap_or(100_000), rounds).await
-            }
-            Scenario::Expiry => {
-                let plan = expiry::Plan {
-                    pairs: args.pairs.unwrap_or(10),
-                    rate: args.rate.unwrap_or(1000),
-                    rounds: args.rounds.unwrap_or(5),
-                    expiring: args.messages.unwrap_or(100_000),
-                };
-                expiry::run(&bench, plan).await
-            }
-            Scenario::Backup => {
-                let Some(data) = bench.figures.as_ref().and_then(Figures::data) else { bail!("there is no store") };
-                let plan = backup::Plan {
-                    pairs: args.pairs.unwrap_or(10),
-                    rate: args.rate.unwrap_or(1000),
-                    rounds: args.rounds.unwrap_or(3),
-                    messages: args.messages.unwrap_or(300_000),
-                };
-                backup::run(&bench, data, plan).await
-            }
-            Scenario::Federated => {
-                let Some(other) = relays.get(1) else { bail!("there is no second relay") };
-                let seconds = args.seconds.unwrap_or(if args.messages.is_some() { u64::MAX } else { 5 });
-                let plan = federated::Plan {
-                    pairs: args.pairs.unwrap_or(50),
-                    window: args.window.unwrap_or(16),
-                    length: Duration::from_secs(seconds),
-                    messages: args.messages,
-                    rounds: args.rounds.unwrap_or(3),
-                };
-                federated::run(&bench, other, &processes, plan).await
-            }
-            Scenario::Hostile => {
-                let Some(figures) = bench.figures.clone() else { bail!("there is no relay of our own") };
-                let plan = hostile::Plan {
-                    pairs: args.pairs.unwrap_or(1),
-                    window: args.window.unwrap_or(hostile::WINDOW),
-                    length: Duration::from_secs(args.seconds.unwrap_or(5)),
-                    messages: args.messages,
-                    rounds: args.rounds.unwrap_or(3),
-                    attacks: args.attack.map_or_else(|| Attack::value_variants().to_vec(), |attack| vec![attack]),
-                };
-                hostile::run(&bench, &figures, plan).await
-            }
-            Scenario::Large => {
-                let plan = large::Plan {
-                    pairs: args.pairs.unwrap_or(10),
-                    rate: args.rate.unwrap_or(1000),
-                    rounds: args.rounds.unwrap_or(3),
-                    length: Duration::from_secs(args.seconds.unwrap_or(5)),
-                    body_bytes: args.body.unwrap_or(large::BODY_BYTES),
-                    window: args.window.unwrap_or(4),
-                };
-                large::run(&bench, plan).await
-            }
-            Scenario::Idle => bail!("it needs the relay for itself"),
+    match args.scenario {
+        Scenario::Online => {
+            let plan = args.round(50, 16, args.unless_counted(10));
+            unless_ended(targets, online::run(&bench, plan, args.stored.unwrap_or(0))).await
         }
-    };
+        Scenario::Offline => {
+            let (senders, rounds) = (args.pairs.unwrap_or(50), args.rounds.unwrap_or(1));
+            unless_ended(targets, offline::run(&bench, senders, args.messages.unwrap_or(100_000), rounds)).await
+        }
+        Scenario::Expiry => {
+            let plan = expiry::Plan {
+                pairs: args.pairs.unwrap_or(10),
+                rate: args.rate.unwrap_or(1000),
+                rounds: args.rounds.unwrap_or(5),
+                expiring: args.messages.unwrap_or(100_000),
+            };
+            unless_ended(targets, expiry::run(&bench, plan)).await
+        }
+        Scenario::Backup => {
+            let Some(data) = bench.figures.as_ref().and_then(Figures::data) else { bail!("there is no store") };
+            let plan = backup::Plan {
+                pairs: args.pairs.unwrap_or(10),
+                rate: args.rate.unwrap_or(1000),
+                rounds: args.rounds.unwrap_or(3),
+                messages: args.messages.unwrap_or(300_000),
+            };
+            unless_ended(targets, backup::run(&bench, data, plan)).await
+        }
+        Scenario::Federated => {
+            let Some(other) = relays.get(1) else { bail!("there is no second relay") };
+            let round = args.round(50, 16, args.unless_counted(5));
+            let plan = federated::Plan { round, rounds: args.rounds.unwrap_or(3) };
+            unless_ended(targets, federated::run(&bench, other, &processes, plan)).await
+        }
+        Scenario::Hostile => {
+            let Some(figures) = &bench.figures else { bail!("there is no relay of our own") };
+            let attacks = args.attack.map_or_else(|| Attack::value_variants().to_vec(), |attack| vec![attack]);
+            let round = args.round(1, hostile::WINDOW, 5);
+            let plan = hostile::Plan { round, rounds: args.rounds.unwrap_or(3), attacks };
+            unless_ended(targets, hostile::run(&bench, figures, plan)).await
+        }
+        Scenario::Large => {
+            let large =
+                online::Plan { pairs: 1, body_bytes: args.body.unwrap_or(large::BODY_BYTES), ..args.round(1, 4, 5) };
+            let (pairs, rate) = (args.pairs.unwrap_or(10), args.rate.unwrap_or(1000));
+            let plan = large::Plan { pairs, rate, rounds: args.rounds.unwrap_or(3), large };
+            unless_ended(targets, large::run(&bench, plan)).await
+        }
+        Scenario::Idle => {
+            let [target] = targets else { bail!("there is one relay") };
+            idle::run(&bench, target, args.sessions.unwrap_or(1000)).await
+        }
+    }
+}
+
+/// Runs a scenario that ends early, with an error, if a relay of ours ends by itself.
+async fn unless_ended(
+    targets: &mut [Target],
+    scenario: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let ended = select_all(targets.iter_mut().map(|target| Box::pin(target.ended())));
     tokio::select! {
         biased;

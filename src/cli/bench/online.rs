@@ -32,30 +32,29 @@ struct Span {
     bar: ProgressBar,
 }
 
-/// What to do.
+/// What to do: here, and each time in scenarios that do it again and again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) pairs: u32,
     /// Messages of one pair without an outcome.
     pub(super) window: u32,
-    /// How long to measure, and how many messages at the most.
+    /// How long is measured, and how many messages that may be at the most.
     pub(super) length: Duration,
     pub(super) messages: Option<u64>,
-    /// Messages that wait for somebody who is away.
-    pub(super) stored: u64,
+    /// Of each message.
+    pub(super) body_bytes: usize,
 }
 
-/// Runs the scenario.
-pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
-    let Plan { pairs, window, length, messages, stored } = plan;
+/// Runs the scenario, with so many messages in the store that wait for somebody who is away.
+pub(super) async fn run(bench: &Bench, plan: Plan, stored: u64) -> anyhow::Result<()> {
     if stored > 0 {
         fill::keep_for_nobody(bench, stored).await?;
     }
-    let pairs = (0..pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
+    let pairs = (0..plan.pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
     let relay: Vec<Process> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
-    let Measured { latency, took, used } =
-        measure(bench, &relay, &pairs, (&bench.body, window), (length, messages)).await?;
-    let each_second = rate(latency.count(), took);
+    let measured = measure(bench, &relay, &pairs, plan).await?;
+    let (each_second, [relay_us, clients_us]) = (measured.rate(), measured.per_message());
+    let Measured { latency, used, .. } = measured;
     let words = format!(
         "{} messages delivered, {} ({})\nfrom send to outcome: {}{}",
         count(latency.count()),
@@ -64,13 +63,12 @@ pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
         latency.words(),
         used.words(latency.count()),
     );
-    let [relay_us, clients_us] = used.per_message(latency.count());
     let all: [(&str, Value); 8] = [
         ("messages", latency.count().into()),
         ("messages_per_second", each_second.into()),
         ("durability", bench.durability.into()),
         ("pairs", pairs.len().into()),
-        ("window", window.into()),
+        ("window", plan.window.into()),
         ("stored", stored.into()),
         ("relay_cpu_us_per_message", relay_us.into()),
         ("clients_cpu_us_per_message", clients_us.into()),
@@ -86,14 +84,37 @@ pub(super) struct Measured {
     pub(super) used: Used,
 }
 
-/// Lets pairs send bodies, each with a window, for so long or until so many messages have their outcome. What is
-/// measured begins after a warm-up.
+impl Measured {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        Self { latency: Latency::new(), took: Duration::ZERO, used: Used::default() }
+    }
+
+    /// This as well.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.latency.merge(&other.latency);
+        self.took += other.took;
+        self.used = self.used.and(other.used);
+    }
+
+    /// How many messages were delivered in a second.
+    pub(super) fn rate(&self) -> u64 {
+        rate(self.latency.count(), self.took)
+    }
+
+    /// See [`Used::per_message`].
+    pub(super) fn per_message(&self) -> [Option<f64>; 2] {
+        self.used.per_message(self.latency.count())
+    }
+}
+
+/// Lets pairs send, each with a window, for so long or until so many messages have their outcome. What is measured
+/// begins after a warm-up.
 pub(super) async fn measure(
     bench: &Bench,
     relays: &[Process],
     pairs: &[Pair],
-    (body, window): (&[u8], u32),
-    (length, messages): (Duration, Option<u64>),
+    Plan { window, length, messages, body_bytes, .. }: Plan,
 ) -> anyhow::Result<Measured> {
     let begin = bench.clock.now() + WARM_UP;
     let span = Span {
@@ -107,7 +128,7 @@ pub(super) async fn measure(
     let each: Vec<_> = pairs.iter().map(|_| Arc::new(Mutex::new(Latency::new()))).collect();
     for (pair, latency) in pairs.iter().zip(&each) {
         for _ in 0..window {
-            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), body.to_vec()));
+            let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), vec![b'.'; body_bytes]));
             workers.spawn(work(client, draft, span.clone(), latency.clone()));
         }
     }

@@ -262,9 +262,13 @@ fn reversed_ranges_are_an_error() {
 #[test]
 fn bytes_behind_the_map_and_contents_that_are_no_map_are_refused() {
     for (frame, value) in taken_apart() {
-        let behind = [value.bytes(), vec![0xc0]].concat();
-        let read = Frame::decode(frame.frame_type(), &behind);
-        assert!(matches!(read, Err(WireError::Malformed { .. })), "{read:?}");
+        // Whatever they are, also the beginning of something that has no end.
+        for (first, rest) in (0..=u8::MAX).flat_map(|first| [&[][..], &[0x91], &[0, 0, 0, 1]].map(|rest| (first, rest)))
+        {
+            let behind = [&value.bytes()[..], &[first], rest].concat();
+            let read = Frame::decode(frame.frame_type(), &behind);
+            assert!(matches!(read, Err(WireError::Malformed { .. })), "{first:#x} {rest:?}: {read:?}");
+        }
         // The same fields as a list, which serde would take.
         let Value::Map(items) = value else { panic!("a map") };
         let list = Value::List(items.into_iter().map(|item| item.1).collect());

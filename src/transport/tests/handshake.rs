@@ -1,17 +1,12 @@
 //! Who gets a connection, and who is told why not.
 
-use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime, UdpPoller};
 use rustls::sign::CertifiedKey;
 
 use super::super::config;
+use super::super::filter::{Filter, Filtered};
 use super::super::tls::{self, ClientTls};
 use super::super::*;
 use super::*;
@@ -159,42 +154,26 @@ async fn a_retry_validates_the_address_and_costs_the_client_nothing() {
     result.unwrap();
 }
 
-/// A socket that loses everything after its first few datagrams.
+/// Loses everything after the first few datagrams.
 #[derive(Debug)]
 struct Choking {
-    inner: Arc<dyn AsyncUdpSocket>,
     left: AtomicUsize,
 }
 
-impl AsyncUdpSocket for Choking {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+impl Filter for Choking {
+    fn received(&self, _: SocketAddr, datagrams: &mut [u8], _: usize) -> usize {
         let open = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
-        if open { self.inner.try_send(transmit) } else { Ok(()) }
-    }
-    fn poll_recv(
-        &self,
-        context: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(context, buffers, metas)
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        if open { datagrams.len() } else { 0 }
     }
 }
 
 #[tokio::test]
 async fn a_client_that_falls_silent_in_the_handshake_is_let_go() {
     let limits = TransportLimits { handshake_timeout: SECOND / 4, ..TransportLimits::default() };
-    let relay = RelayEndpoint::bind(any(), &who(1), &limits, &SystemEntropy, None).unwrap();
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let socket = Choking { inner: TokioRuntime.wrap_udp_socket(udp).unwrap(), left: AtomicUsize::new(1) };
-    let socket = Socket::Custom { socket: Arc::new(socket), runtime: Arc::new(TokioRuntime) };
-    let client = client_at(socket, ClientTls::new(&who(2), None).unwrap());
+    let (inner, runtime) = any().open().unwrap();
+    let socket = Socket::Custom { socket: Filtered::new(inner, Choking { left: AtomicUsize::new(1) }), runtime };
+    let relay = RelayEndpoint::bind(socket, &who(1), &limits, &SystemEntropy, None).unwrap();
+    let client = client(&who(2));
     let connect = client.connect(relay.local_addr().unwrap(), who(1).relay_id(), 2 * SECOND);
     // The client has all it needs to believe that it is connected; the relay has not.
     let (_client, result) = tokio::join!(connect, within(SECOND, handshake(&relay)));

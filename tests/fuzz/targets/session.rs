@@ -12,8 +12,8 @@ use libfuzzer_sys::fuzz_target;
 use posthouse::id::{LaneId, MessageId, PeerId, RelayId, StoreId};
 use posthouse::identity::Identity;
 use posthouse::protocol::{
-    AckA, AckN, AckR, AgainN, CloseA, CloseCode, CloseR, Envelope, Frame, GoawayN, Header, HelloR, LaneQuestion, LaneRef, MsgR,
-    NopN, OpenN, Order, PageR, PushMode, Refusal, Role, StatusR, StreamKind, Taken, WhereA, WhereR,
+    AckA, AckN, AckR, AgainN, CloseA, CloseCode, CloseR, Envelope, Frame, GoawayN, Header, HelloR, LaneQuestion,
+    LaneRef, MsgR, NopN, OpenN, Order, PageR, PushMode, Refusal, Role, StatusR, StreamKind, Taken, WhereA, WhereR,
 };
 use posthouse::random::SystemEntropy;
 use posthouse::ranges::Ranges;

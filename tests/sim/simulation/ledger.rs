@@ -301,15 +301,14 @@ impl Ledger {
         if again {
             self.counts.told_again += 1;
         } else {
-            let (counts, maybe) = (&mut self.counts, &mut 0);
+            let counts = &mut self.counts;
             let (count, maybe_taken) = match &outcome {
                 Outcome::Delivered => (&mut counts.delivered, false),
                 Outcome::Expired { maybe_taken } => (&mut counts.expired, *maybe_taken),
                 Outcome::Rejected { maybe_taken, .. } => (&mut counts.rejected, *maybe_taken),
             };
             *count += 1;
-            *maybe += u64::from(maybe_taken);
-            counts.maybe_taken += *maybe;
+            counts.maybe_taken += u64::from(maybe_taken);
         }
         if let Some(broken) = broken {
             self.break_promise(broken);

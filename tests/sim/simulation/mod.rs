@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `plan`, `chance` | what a seed makes of the world |
 //! | `world`, `stage` | one run from its beginning to its end, and what all in it share |
-//! | `relay`, `peer`, `life` | hosts: processes that die and live again, with their applications |
+//! | `relay`, `peer`, `machine`, `life` | hosts: processes that die and live again, with their applications |
 //! | `forger` | a relay that lies |
 //! | `net`, `disk` (on the `platter` that the stores' own tests use), `date`, `crypto` | what a process otherwise has from its machine |
 //! | `backup` | what an operator does with a store |
@@ -23,6 +23,7 @@ mod disk;
 mod forger;
 mod ledger;
 mod life;
+mod machine;
 mod memory;
 mod net;
 mod peer;

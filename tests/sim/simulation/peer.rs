@@ -13,10 +13,9 @@ use tokio::task::JoinSet;
 
 use super::chance::{Chance, entropy};
 use super::crypto::determinism;
-use super::date::WallClock;
-use super::disk::Disk;
 use super::ledger::Number;
-use super::life::{Fuse, Life, Swap};
+use super::life::{Life, Swap};
+use super::machine::Machine;
 use super::net::HostNumber;
 use super::plan::{FIRST_PEER, PeerPlan, Send};
 use super::relay::{BY_ITSELF, FAREWELL};
@@ -30,11 +29,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct PeerHost {
     stage: Stage,
     pub(crate) number: HostNumber,
-    pub(crate) disk: Disk,
-    pub(crate) clock: WallClock,
-    pub(crate) fuse: Fuse,
-    /// A copy of the disk, and the messages that were in the outbox when it was made.
-    backup: Mutex<Option<(Vec<u8>, BTreeSet<Number>)>>,
+    pub(crate) machine: Machine,
+    /// The messages that were in the outbox when the disk was copied.
+    kept: Mutex<BTreeSet<Number>>,
     to_send: Mutex<VecDeque<Send>>,
     client: Mutex<Option<(Client, Life)>>,
 }
@@ -54,10 +51,8 @@ impl PeerHost {
         Arc::new(Self {
             stage: stage.clone(),
             number,
-            disk: Disk::new(stage.fork()),
-            clock: WallClock::new(plan.clock_off_ms),
-            fuse: Fuse::default(),
-            backup: Mutex::default(),
+            machine: Machine::new(stage.fork(), plan.clock_off_ms),
+            kept: Mutex::default(),
             to_send: Mutex::new(plan.sends.iter().copied().collect()),
             client: Mutex::default(),
         })
@@ -67,14 +62,10 @@ impl PeerHost {
         &self.stage.plan().peers[usize::from(self.number - FIRST_PEER)]
     }
 
-    /// Bytes that its disk and the copy of it take in the memory of this machine.
-    pub(crate) fn held(&self) -> usize {
-        self.disk.held() + self.backup.lock().unwrap().as_ref().map_or(0, |(copy, _)| copy.capacity())
-    }
-
     /// Copies what is safe on the disk.
     pub(crate) fn back_up(&self) {
-        *self.backup.lock().unwrap() = Some((self.disk.copy(), self.stage.ledger().kept(self.number)));
+        self.machine.back_up();
+        *self.kept.lock().unwrap() = self.stage.ledger().kept(self.number);
     }
 
     /// The machine has another network, and the application says so.
@@ -88,7 +79,7 @@ impl PeerHost {
     pub(crate) async fn run(self: Arc<Self>) {
         tokio::time::sleep_until(self.stage.when(self.plan().starts)).await;
         for number in 1.. {
-            let life = self.fuse.begin();
+            let life = self.machine.fuse.begin();
             match self.start(&life) {
                 Ok(client) => self.live(&life, number, client).await,
                 Err(error) => {
@@ -100,26 +91,31 @@ impl PeerHost {
                 }
             }
             self.stage.net().bury();
-            let strike = self.fuse.take().unwrap_or(BY_ITSELF);
-            note!(self.stage.trace(), "peer {} is dead: {strike:?}, {} faults met", self.number, self.disk.met());
+            let strike = self.machine.fuse.take().unwrap_or(BY_ITSELF);
+            note!(
+                self.stage.trace(),
+                "peer {} is dead: {strike:?}, {} faults met",
+                self.number,
+                self.machine.disk.met()
+            );
             tokio::time::sleep(strike.down).await;
-            let strike = self.fuse.take().unwrap_or(strike);
-            self.disk.settle(strike.loss);
+            let strike = self.machine.fuse.take().unwrap_or(strike);
+            self.machine.disk.settle(strike.loss);
             if strike.swap != Swap::No
-                && let Some((copy, kept)) = self.backup.lock().unwrap().clone()
+                && let Some(copy) = self.machine.backup()
             {
                 note!(self.stage.trace(), "peer {} is put back", self.number);
-                self.disk.put_back(copy);
-                self.stage.ledger().sender_restored(self.number, &kept);
+                self.machine.disk.put_back(copy);
+                self.stage.ledger().sender_restored(self.number, &self.kept.lock().unwrap());
             }
         }
     }
 
     fn start(&self, life: &Life) -> Result<Client, StartError> {
         let plan = self.plan();
-        let clock = self.clock.process();
+        let clock = self.machine.clock.process();
         Client::builder(who(self.number), self.stage.relay(plan.home))
-            .backend(self.disk.backend(life))
+            .backend(self.machine.disk.backend(life))
             .writer(plan.writer)
             .reading(plan.reading)
             .page_messages(plan.page_messages)

@@ -11,10 +11,10 @@ use posthouse::store::redb::relay::{FreeSpace, OpenOptions, RedbRelayStore};
 use super::backup;
 use super::chance::entropy;
 use super::crypto::determinism;
-use super::date::WallClock;
-use super::disk::{Disk, Loss};
+use super::disk::Loss;
 use super::ledger::Weakness;
-use super::life::{Fuse, Life, Strike, Swap};
+use super::life::{Life, Strike, Swap};
+use super::machine::Machine;
 use super::net::HostNumber;
 use super::plan::FIRST_PEER;
 use super::stage::{RELAY_PORT, Stage, who};
@@ -36,10 +36,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct RelayHost {
     stage: Stage,
     number: HostNumber,
-    pub(crate) disk: Disk,
-    pub(crate) clock: WallClock,
-    pub(crate) fuse: Fuse,
-    backup: Mutex<Option<Vec<u8>>>,
+    pub(crate) machine: Machine,
     store: Mutex<Option<Arc<RedbRelayStore>>>,
 }
 
@@ -49,29 +46,16 @@ impl RelayHost {
         Arc::new(Self {
             stage: stage.clone(),
             number,
-            disk: Disk::new(stage.fork()),
-            clock: WallClock::new(plan.clock_off_ms),
-            fuse: Fuse::default(),
-            backup: Mutex::default(),
+            machine: Machine::new(stage.fork(), plan.clock_off_ms),
             store: Mutex::default(),
         })
-    }
-
-    /// Bytes that its disk and the copy of it take in the memory of this machine.
-    pub(crate) fn held(&self) -> usize {
-        self.disk.held() + self.backup.lock().unwrap().as_ref().map_or(0, Vec::capacity)
-    }
-
-    /// Copies what is safe on the disk.
-    pub(crate) fn back_up(&self) {
-        *self.backup.lock().unwrap() = Some(self.disk.copy());
     }
 
     /// Lives, again and again.
     pub(crate) async fn run(self: Arc<Self>) {
         let trace = self.stage.trace();
         loop {
-            let life = self.fuse.begin();
+            let life = self.machine.fuse.begin();
             match self.start(&life) {
                 Ok((relay, store)) => {
                     note!(trace, "relay {} runs, store {}", self.number, store.store_id());
@@ -105,26 +89,26 @@ impl RelayHost {
                 }
             }
             self.stage.net().bury();
-            let strike = self.fuse.take().unwrap_or(BY_ITSELF);
-            note!(trace, "relay {} is dead: {strike:?}, {} faults met", self.number, self.disk.met());
+            let strike = self.machine.fuse.take().unwrap_or(BY_ITSELF);
+            note!(trace, "relay {} is dead: {strike:?}, {} faults met", self.number, self.machine.disk.met());
             tokio::time::sleep(strike.down).await;
             // Somebody may have struck again meanwhile.
-            let strike = self.fuse.take().unwrap_or(strike);
-            self.disk.settle(strike.loss);
+            let strike = self.machine.fuse.take().unwrap_or(strike);
+            self.machine.disk.settle(strike.loss);
             self.swap(strike.swap);
         }
     }
 
     fn start(&self, life: &Life) -> Result<(Relay, Arc<RedbRelayStore>), Failure> {
         let plan = &self.stage.plan().relays[usize::from(self.number)];
-        let (clock, entropy) = (self.clock.process(), entropy(self.stage.fork()));
-        let disk = self.disk.clone();
+        let (clock, entropy) = (self.machine.clock.process(), entropy(self.stage.fork()));
+        let disk = self.machine.disk.clone();
         let store = Arc::new(RedbRelayStore::open(OpenOptions {
             free_space: FreeSpace::Custom(Arc::new(move || Some(disk.room()))),
             limits: plan.limits.clone(),
             writer: plan.writer,
             cache_bytes: CACHE_BYTES,
-            ..OpenOptions::new(self.disk.backend(life), clock.clone(), entropy.clone())
+            ..OpenOptions::new(self.machine.disk.backend(life), clock.clone(), entropy.clone())
         })?);
         let net = self.stage.net();
         let relay = Relay::start(RelayOptions {
@@ -147,27 +131,27 @@ impl RelayHost {
     }
 
     fn swap(&self, swap: Swap) {
-        let copy = self.backup.lock().unwrap().clone();
+        let copy = self.machine.backup();
         let mut weakness = Weakness::default();
         match (swap, copy) {
             (Swap::No, _) => return,
             (Swap::Empty, _) | (Swap::Restore, None) => {
-                self.disk.put_back(Vec::new());
+                self.machine.disk.put_back(Vec::new());
                 weakness.restored = true;
             }
             (Swap::Restore, Some(copy)) => {
                 let fresh = copy.is_empty();
-                self.disk.put_back(copy);
+                self.machine.disk.put_back(copy);
                 if !fresh {
                     let mut id = [0; 16];
                     self.stage.fork().fill(&mut id);
-                    backup::renew(&self.disk, id);
+                    backup::renew(&self.machine.disk, id);
                 }
                 weakness.restored = true;
             }
             (Swap::PutBack, None) => return,
             (Swap::PutBack, Some(copy)) => {
-                self.disk.put_back(copy);
+                self.machine.disk.put_back(copy);
                 weakness.put_back = true;
             }
         }

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::forger;
 use super::ledger::Weakness;
 use super::life::Strike;
+use super::machine::Machine;
 use super::memory;
 use super::net::{HostNumber, Weather};
 use super::peer::PeerHost;
@@ -95,9 +96,7 @@ impl World {
 
     /// Bytes that the hosts' processes hold, and what simulates them but for their disks.
     fn held(&self) -> usize {
-        let relays = self.relays.iter().map(|relay| relay.held());
-        let peers = self.peers.iter().map(|peer| peer.held());
-        memory::held().saturating_sub(relays.chain(peers).sum())
+        memory::held().saturating_sub(self.machines().map(Machine::held).sum())
     }
 
     /// Everybody dies and comes back, several times: what is held in memory does not grow with it. Relays first, whom
@@ -138,6 +137,14 @@ impl World {
         self.peers.get(usize::from(host.checked_sub(FIRST_PEER)?))
     }
 
+    fn machine(&self, host: HostNumber) -> &Machine {
+        self.peer(host).map_or_else(|| &self.relays[usize::from(host)].machine, |peer| &peer.machine)
+    }
+
+    fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.relays.iter().map(|relay| &relay.machine).chain(self.peers.iter().map(|peer| &peer.machine))
+    }
+
     fn strike(&self, fault: &Fault) {
         let net = self.stage.net();
         match fault {
@@ -146,26 +153,17 @@ impl World {
             Fault::Move(host) => net.move_host(*host, (*host < FIRST_PEER).then_some(RELAY_PORT)),
             Fault::Rebind(host) => self.peer(*host).unwrap().rebind(),
             Fault::Strike(host, strike) => self.strike_host(*host, strike.clone()),
-            Fault::Disk(host, faults) => match self.peer(*host) {
-                Some(peer) => peer.disk.set_faults(*faults),
-                None => self.relays[usize::from(*host)].disk.set_faults(*faults),
-            },
-            Fault::Jump(host, by) => match self.peer(*host) {
-                Some(peer) => peer.clock.jump(*by),
-                None => self.relays[usize::from(*host)].clock.jump(*by),
-            },
+            Fault::Disk(host, faults) => self.machine(*host).disk.set_faults(*faults),
+            Fault::Jump(host, by) => self.machine(*host).clock.jump(*by),
             Fault::Backup(host) => match self.peer(*host) {
                 Some(peer) => peer.back_up(),
-                None => self.relays[usize::from(*host)].back_up(),
+                None => self.machine(*host).back_up(),
             },
         }
     }
 
     fn strike_host(&self, host: HostNumber, strike: Strike) {
-        match self.peer(host) {
-            Some(peer) => peer.fuse.strike(strike),
-            None => self.relays[usize::from(host)].fuse.strike(strike),
-        }
+        self.machine(host).fuse.strike(strike);
     }
 
     /// From here on nothing goes wrong.
@@ -174,9 +172,7 @@ impl World {
         let net = self.stage.net();
         net.set_weather(Weather::FAIR);
         net.mend();
-        for disk in self.relays.iter().map(|relay| &relay.disk).chain(self.peers.iter().map(|peer| &peer.disk)) {
-            disk.set_faults(super::disk::Faults::default());
-        }
+        self.machines().for_each(|machine| machine.disk.set_faults(super::disk::Faults::default()));
     }
 
     /// Waits until nothing is left over.
