@@ -118,9 +118,10 @@ async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()
     let admin = Admin::start(settings.admin, relay.observer(), clock, &*entropy).await;
     let admin = admin.with_context(|| format!("--admin {}: choose another address or port", settings.admin))?;
     admin.access().write(data).with_context(|| format!("the file for commands in {}", data.display()))?;
-    announce(settings, &relay, &admin, json)?;
+    // Before anybody is told that it is there: who hears that may ask it to stop.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
+    announce(settings, &relay, &admin, json)?;
     let mut asked = async || {
         tokio::select! {
             _ = terminate.recv() => {}
