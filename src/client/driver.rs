@@ -410,12 +410,11 @@ impl Driver {
             // It was restarted, so it is there.
             backoff.reset();
         }
+        let wait = backoff.next_wait(self.entropy.word());
         let retry_in = match error {
-            LinkError::GoingAway(delay) => {
-                backoff.reset();
-                *delay
-            }
-            _ => backoff.next_wait(self.entropy.word()),
+            // Not sooner, but perhaps later: a relay may not make its clients come as fast as they can.
+            LinkError::GoingAway(delay) => wait.max(*delay),
+            _ => wait,
         };
         tracing::debug!(%reason, ?retry_in, "not connected");
         self.connection.send_replace(Connection::Lost { reason: reason.clone(), retry_in });

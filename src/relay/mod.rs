@@ -137,6 +137,8 @@ pub(crate) struct Node {
     federation: Federation,
     /// Messages that other relays should not have sent.
     misrouted: Complaints,
+    /// Of sessions that the store failed.
+    store_trouble: Complaints,
     epochs: AtomicU64,
     started: Moment,
     meter: Meter,
@@ -181,6 +183,7 @@ impl Relay {
                 registry,
                 federation,
                 misrouted: Complaints::new(clock.clone()),
+                store_trouble: Complaints::new(clock.clone()),
                 started: clock.now(),
                 draining: watch::Sender::new(false),
                 in_force: InForce::new(limits, &clock),

@@ -245,11 +245,12 @@ impl Notify<'_> {
         let (mut ranges, mut refused) = (Vec::new(), Vec::new());
         let mut newest = None;
         let mut frame = Some(first);
-        let mut frames = 0;
+        let (mut frames, mut acks) = (0, 0);
         while let Some(taken) = frame.take() {
             match taken {
                 Frame::AckR(ack) => {
                     newest = Some(ack.request);
+                    acks += 1;
                     if ack.store == self.session.node.store.store_id() {
                         ranges.extend(ack.answers.taken.iter());
                         refused.extend(ack.answers.refused);
@@ -265,7 +266,7 @@ impl Notify<'_> {
         }
         let Some(request) = newest else { return Ok(()) };
         self.unanswered = Some(request);
-        self.session.node.meter.ack_r.add(frames as u64);
+        self.session.node.meter.ack_r.add(acks);
         let answers = Taken { taken: ranges.into_iter().collect(), refused };
         if !answers.is_empty() {
             self.settle(answers);

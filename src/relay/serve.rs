@@ -49,6 +49,10 @@ pub(super) async fn run(node: &Arc<Node>, connection: Connection, stranger: Stra
         End::Store(StoreError::Superseded) => connection.close(CloseCode::Superseded, "a newer session took over"),
         End::Store(error) => {
             node.store_failed(error);
+            // A row that is damaged shows here, and to its owner alone.
+            if let Some(count) = node.store_trouble.count() {
+                tracing::error!(%error, count, "sessions end since the store does not do what they ask of it");
+            }
             connection.close(CloseCode::Unavailable, "the store does not work at the moment");
         }
     }

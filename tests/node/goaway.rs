@@ -92,14 +92,17 @@ async fn send_away(connection: Connection) -> Result<(), TransportError> {
     Ok(())
 }
 
-#[tokio::test]
-async fn another_relay_that_wants_to_be_tried_again_at_once_is_tried_less_and_less_often() {
-    let (here, other) = (TestRelay::in_memory().started(), who(250));
+/// A relay that sends everybody away: its address, and where it takes connections.
+fn unwelcoming() -> (RelayAddress, RelayEndpoint) {
+    let who = who(250);
     let anywhere = Socket::Bind("127.0.0.1:0".parse().unwrap());
-    let there = RelayEndpoint::bind(anywhere, &other, &TransportLimits::default(), &SystemEntropy, None).unwrap();
-    let home = RelayAddress::new(other.relay_id(), there.local_addr().unwrap().into());
-    let alice = client(1, &here.home());
-    accepted(&mut send(&alice, &home, 2, &["one"]).await).await;
+    let endpoint = RelayEndpoint::bind(anywhere, &who, &TransportLimits::default(), &SystemEntropy, None).unwrap();
+    (RelayAddress::new(who.relay_id(), endpoint.local_addr().unwrap().into()), endpoint)
+}
+
+/// Sends away whoever comes. It may come six times or so in two seconds: waits that double from a tenth of a second on
+/// leave room for that.
+async fn is_tried_less_and_less_often(there: RelayEndpoint) {
     let mut visits = JoinSet::new();
     let mut visit = async || {
         let visit = there.accept().await.unwrap().handshake().await.unwrap();
@@ -110,6 +113,21 @@ async fn another_relay_that_wants_to_be_tried_again_at_once_is_tried_less_and_le
     while let Ok(()) = tokio::time::timeout(Duration::from_secs(2).saturating_sub(begun.elapsed()), visit()).await {
         count += 1;
     }
-    // Waits that double from a tenth of a second on leave room for six or so.
     assert!((2..=12).contains(&count), "{count} visits in two seconds");
+}
+
+#[tokio::test]
+async fn another_relay_that_wants_to_be_tried_again_at_once_is_tried_less_and_less_often() {
+    let here = TestRelay::in_memory().started();
+    let (home, there) = unwelcoming();
+    let alice = client(1, &here.home());
+    accepted(&mut send(&alice, &home, 2, &["one"]).await).await;
+    is_tried_less_and_less_often(there).await;
+}
+
+#[tokio::test]
+async fn a_home_relay_that_wants_its_clients_back_at_once_is_tried_less_and_less_often() {
+    let (home, there) = unwelcoming();
+    let _alice = client(1, &home);
+    is_tried_less_and_less_often(there).await;
 }

@@ -66,7 +66,12 @@ pub(crate) struct Platter {
 
 impl fmt::Debug for Platter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Platter").field("faults", &self.faults).field("on", &self.on).finish_non_exhaustive()
+        let Self { faults, on, .. } = self;
+        f.debug_struct("Platter")
+            .field("bytes", &self.held())
+            .field("faults", faults)
+            .field("on", on)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,7 +117,6 @@ impl Platter {
     }
 
     /// Bytes that it takes in the memory of this machine.
-    #[allow(dead_code, reason = "only the simulation counts memory")]
     pub(crate) fn held(&self) -> usize {
         let unsynced = self.unsynced.iter().map(|operation| match operation {
             Unsynced::Write(_, data) => data.capacity(),

@@ -11,15 +11,13 @@ pub(crate) struct Chance(u64);
 
 impl Chance {
     pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        // Mixed, or the numbers of one seed would be those of its neighbour, one place on.
+        Self(mix(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
     pub(crate) const fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        mix(self.0)
     }
 
     /// Another chance, which this one decides on.
@@ -76,4 +74,10 @@ impl Entropy for Dice {
 /// A source for a process to draw on.
 pub(crate) fn entropy(chance: Chance) -> SharedEntropy {
     Arc::new(Dice(Mutex::new(chance)))
+}
+
+const fn mix(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }

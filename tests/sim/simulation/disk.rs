@@ -88,9 +88,12 @@ impl Disk {
         self.state().platter.safe.clone()
     }
 
-    /// Puts a copy in its place. Its process must be dead.
+    /// Puts a copy in its place. Its process must be dead, and whoever does that sees to it that the disk has room and
+    /// works.
     pub(crate) fn put_back(&self, copy: Vec<u8>) {
-        self.state().platter.put_back(copy);
+        let mut state = self.state();
+        state.platter.set_faults(Faults::default());
+        state.platter.put_back(copy);
     }
 }
 
