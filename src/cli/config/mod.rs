@@ -3,6 +3,7 @@
 //! ```text
 //!  file    every setting, with its words, its bounds and its place here
 //!  table   what such a list is made of
+//!  written what may stand for a setting in the file
 //!  show    posthouse config
 //!  change  what a changed file changes in a running relay
 //! ```
@@ -11,6 +12,7 @@ mod change;
 mod file;
 pub(super) mod show;
 mod table;
+mod written;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -196,10 +198,15 @@ mod tests {
     #[test]
     fn a_setting_that_nobody_can_mean_is_named_with_its_line_and_what_would_be_right() {
         let relay = crate::id::RelayId::from_bytes([7; 32]);
-        let both = format!("[federation]\nallow = ['{relay}']\nblock = ['{relay}']");
+        let listed = format!("admission = 'listed'\nallow = ['{relay}']");
+        let both = format!("[federation]\n{listed}\nblock = ['{relay}']");
         let peers = format!(
-            "[federation]\nallow = ['{relay}']\nblock = []\n\n[access]\nallow = ['{relay}']\nblock = ['{relay}']"
+            "[federation]\n{listed}\n\n[access]\nmailboxes = 'invited'\nallow = ['{relay}']\nblock = ['{relay}']"
         );
+        let (all, anyone) = (format!("[federation]\nallow = ['{relay}']"), format!("[access]\n\nallow = ['{relay}']"));
+        let closed = format!("[federation]\nadmission = 'closed'\nallow = ['{relay}']");
+        let twice = format!("[federation]\nplaces = ['posthouse://{relay}@a:1', 'posthouse://{relay}@b:1']");
+        let peer = format!("[federation]\nblock = ['posthouse://{relay}@a:1/{relay}']");
         for (text, named) in [
             ("\nlisen = '[::]:1'", &["line 2", "lisen", "`listen`"][..]),
             ("listen = 'nowhere'", &["line 1", "listen"]),
@@ -221,26 +228,42 @@ mod tests {
             ("limits = 7", &["line 1", "limits"]),
             ("[limit]", &["line 1", "limit", "`limits`"]),
             ("[limits]\nmailbox = 7", &["line 2", "mailbox", "`mailbox_messages`"]),
-            ("[limits]\nbody_bytes = -1", &["line 2", "body_bytes"]),
-            ("[limits]\nbody_bytes = 1.5", &["line 2", "body_bytes"]),
-            ("[limits]\nbody_bytes = '1M'", &["line 2", "body_bytes"]),
-            ("[limits]\n\nbody_bytes = 2000000", &["line 3", "body_bytes is 2000000; use 0 to 1048576"]),
+            ("[limits]\nbody_bytes = -1", &["line 2", "body_bytes", "-1 is negative; use 0 or more"]),
+            ("[limits]\nbody_bytes = 1.5", &["line 2", "body_bytes", "whole number"]),
+            (
+                "[limits]\nbody_bytes = '1M'",
+                &["line 2", "body_bytes", "whole number, without quotes and without a unit"],
+            ),
+            ("[limits]\nbody_bytes = 99999999999999999999", &["line 2", "body_bytes", "too large"]),
+            ("[limits]\nbody_bytes = 0", &["line 2", "body_bytes is 0; use 1 to 1048576"]),
+            ("[limits]\n\nbody_bytes = 2000000", &["line 3", "body_bytes is 2000000; use 1 to 1048576"]),
+            ("[limits]\nopen = true\n\nlisten = '[::]:1'", &["line 4", "listen belongs above all tables"]),
+            ("[rates]\nmailbox_messages = 7", &["line 2", "mailbox_messages belongs below [limits]"]),
+            ("[limits]\nallow = []", &["line 2", "allow belongs below [access] or below [federation]"]),
+            ("[[limits]]\nopen = true", &["line 1", "limits", "a table: its name in single brackets"]),
+            ("rates = [1, 1, 1, 1]", &["line 1", "rates", "a table"]),
             ("[limits]\npair_percent = 0", &["line 2", "pair_percent is 0; use 1 to 100"]),
             ("[limits]\nconnections = 0", &["line 2", "connections is 0"]),
-            ("[limits]\nmailbox_messages = 0", &["line 2", "mailbox_messages is 0"]),
+            ("[limits]\nmailbox_messages = 0", &["line 2", "mailbox_messages is 0; use 1 or more"]),
             ("[limits]\nmax_ttl_seconds = 99999999999", &["line 2", "max_ttl_seconds"]),
             ("[limits]\nopen = 1", &["line 2", "open"]),
             ("[limits]\nmin_ttl_seconds = 10\nmax_ttl_seconds = 9", &["line 2", "min_ttl_seconds", "max_ttl_seconds"]),
             ("[limits]\nidle_timeout_seconds = 10", &["line 2", "idle_timeout_seconds is 10; use 20"]),
             ("[access]\nmailboxes = 'closed'", &["line 2", "mailboxes", "`invited`"]),
             ("[access]\nallow = ['nobody']", &["line 2", "allow", "no peer's id"]),
-            (&peers, &["line 7", "access.block", "allow"]),
+            ("[access]\nallow = 'nobody'", &["line 2", "allow", "a list of peers' ids"]),
+            (&peers, &["line 8", "access.block", "allow"]),
+            (&anyone, &["line 3", "access.allow means nothing while mailboxes is \"open\"", "\"invited\""]),
+            (&all, &["line 2", "federation.allow means nothing while admission is \"open\"", "\"listed\""]),
+            (&closed, &["line 3", "federation.allow means nothing while admission is \"closed\""]),
             ("[rates]\npeer_burst = -1", &["line 2", "peer_burst"]),
             ("[federation]\nadmission = 'opened'", &["line 2", "admission", "`open`"]),
             ("[federation]\nallow = 'all'", &["line 2", "allow"]),
             ("[federation]\nblock = ['nobody']", &["line 2", "block", "no relay's id"]),
             ("[federation]\nplaces = ['posthouse://somewhere']", &["line 2", "places", "no relay's address"]),
-            (&both, &["line 3", "block", "allow"]),
+            (&twice, &["line 2", "places", "two addresses", "one that names both places"]),
+            (&peer, &["line 2", "block", "this is a peer's address"]),
+            (&both, &["line 4", "block", "allow"]),
         ] {
             let error = load(text).unwrap_err();
             for named in named {
