@@ -24,7 +24,7 @@ const SYNCED_BYTES: usize = 4 << 20;
 #[command(after_help = "\
 Examples:
   posthouse backup relay.backup                      of the relay that runs on ./data, or ran there
-  posthouse backup /backup/relay.new --data /var/lib/posthouse/data && mv /backup/relay.new /backup/relay")]
+  posthouse backup /backup/relay-$(date +%F) --data /var/lib/posthouse/data")]
 pub(super) struct Backup {
     /// The file to write; one of that name is replaced once the new one is whole
     file: PathBuf,

@@ -11,8 +11,13 @@ pub(super) fn error(error: &anyhow::Error) {
             causes.push(cause);
         }
     }
+    note(&format!("posthouse: {}", causes.join(": ")));
+}
+
+/// Says something on standard error.
+pub(super) fn note(words: &str) {
     // With nobody to read it there is nobody to tell.
-    writeln!(io::stderr(), "posthouse: {}", causes.join(": ")).ok();
+    writeln!(io::stderr(), "{words}").ok();
 }
 
 /// Prints one line and sends it off at once.

@@ -1,8 +1,6 @@
 //! `posthouse run`: a relay, until it is told to stop.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +9,10 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::config::{LogFormat, Place, Settings, log_filter};
+use super::config::{Flags, LogFormat, Settings, log_filter};
 use super::live::Live;
 use super::reload::{Reload, SetLog};
-use super::{CliError, identity, output};
+use super::{CliError, environment, identity, output};
 use crate::admin::Admin;
 use crate::random::SystemEntropy;
 use crate::relay::{Relay, RelayOptions};
@@ -34,19 +32,7 @@ Examples:
 SIGTERM or Ctrl-C drains and ends it; SIGHUP reads the configuration file anew.")]
 pub(super) struct Args {
     #[command(flatten)]
-    place: Place,
-    /// Directory of the store [default: ./data]
-    #[arg(long, value_name = "DIR", env = "POSTHOUSE_DATA")]
-    data: Option<PathBuf>,
-    /// TCP address of the admin endpoint [default: 127.0.0.1:9443]
-    #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_ADMIN")]
-    admin: Option<SocketAddr>,
-    /// What to log on standard error: error, warn, info, debug, or a tracing filter [default: info]
-    #[arg(long, value_name = "FILTER", env = "POSTHOUSE_LOG")]
-    log: Option<String>,
-    /// How a line of the log looks [default: text]
-    #[arg(long, value_enum, env = "POSTHOUSE_LOG_FORMAT")]
-    log_format: Option<LogFormat>,
+    flags: Flags,
     /// Print one JSON object a line instead of words
     #[arg(long)]
     json: bool,
@@ -55,12 +41,7 @@ pub(super) struct Args {
 /// Runs a relay until SIGTERM, Ctrl-C, or a failure that only a new start can mend.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
     let json = args.json;
-    let format = args.log_format;
-    let read = move || {
-        let mut settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
-        settings.log = args.log.clone().unwrap_or(settings.log);
-        Ok(settings)
-    };
+    let read = move || Settings::load(args.flags.clone());
     let now: Settings = read()?;
     let live = Live::new();
     let above = live.clone();
@@ -68,7 +49,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(move || above.log())
         .with_env_filter(log_filter(&now.log).map_err(|what| CliError::Usage(anyhow!("log {what}")))?);
-    let set_log: SetLog = match format.unwrap_or(now.log_format) {
+    let set_log: SetLog = match now.log_format {
         LogFormat::Text => {
             let log = log.with_filter_reloading();
             let handle = log.reload_handle();
@@ -88,6 +69,10 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 }
 
 async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()> {
+    let slips = environment::unknown(&environment::ours());
+    if !slips.is_empty() {
+        tracing::warn!("no setting is called {}: such environment variables change nothing", slips.join(" or "));
+    }
     let settings = &reload.now;
     let identity = identity::load(settings)?;
     let data = &settings.data;

@@ -15,7 +15,7 @@ mod table;
 mod written;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -30,21 +30,54 @@ use crate::store::StoreLimits;
 /// The name of the relay's store in its directory.
 const STORE_FILE: &str = "relay.redb";
 
-/// The flags that say who a relay is and where.
-#[derive(Debug, Args)]
-pub(super) struct Place {
+/// The flag that says where settings come from.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct ConfigFile {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "POSTHOUSE_CONFIG")]
     config: Option<PathBuf>,
-    /// UDP address to listen at [default: [::]:4433, and 0.0.0.0:4433 where there is no IPv6]
-    #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_LISTEN")]
+}
+
+/// The flag that says which store is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct DataDirectory {
+    /// Directory of the relay's store [default: ./data]
+    #[arg(long, value_name = "DIR", env = "POSTHOUSE_DATA")]
+    data: Option<PathBuf>,
+}
+
+/// The flags that say who a relay is and where.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Place {
+    /// IP address and UDP port to listen at [default: [::]:4433, and 0.0.0.0:4433 where there is no IPv6]
+    #[arg(long, value_name = "IP:PORT", env = "POSTHOUSE_LISTEN", value_parser = written::read::<SocketAddr>)]
     listen: Option<SocketAddr>,
-    /// What the relay's address shows, if that is not where it listens
-    #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_ADVERTISE")]
+    /// What the relay's address shows, if that is not where it listens: what others reach
+    #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_ADVERTISE", value_parser = written::read::<HostPort>)]
     advertise: Option<HostPort>,
     /// Directory of the certificate and its key [default: ./certs]
     #[arg(long, value_name = "DIR", env = "POSTHOUSE_CERTS")]
     certs: Option<PathBuf>,
+}
+
+/// All flags that are settings.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    #[command(flatten)]
+    pub(super) place: Place,
+    #[command(flatten)]
+    pub(super) data: DataDirectory,
+    /// IP address and TCP port of the admin endpoint [default: 127.0.0.1:9443]
+    #[arg(long, value_name = "IP:PORT", env = "POSTHOUSE_ADMIN", value_parser = written::read::<SocketAddr>)]
+    pub(super) admin: Option<SocketAddr>,
+    /// What to log on standard error: error, warn, info, debug, or a tracing filter [default: info]
+    #[arg(long, value_name = "FILTER", env = "POSTHOUSE_LOG", value_parser = right_log)]
+    pub(super) log: Option<String>,
+    /// How a line of the log looks [default: text]
+    #[arg(long, value_name = "FORMAT", env = "POSTHOUSE_LOG_FORMAT")]
+    pub(super) log_format: Option<LogFormat>,
 }
 
 /// How a line of the log looks.
@@ -75,6 +108,11 @@ pub(super) fn log_filter(log: &str) -> Result<EnvFilter, String> {
         }
     }
     EnvFilter::builder().parse(log).map_err(|error| format!("is no filter ({error}); {RIGHT}"))
+}
+
+/// The same of a flag.
+fn right_log(log: &str) -> Result<String, String> {
+    log_filter(log).map(|_| log.to_owned())
 }
 
 /// All settings of a relay.
@@ -121,16 +159,19 @@ impl Default for Settings {
 
 impl Settings {
     /// Brings flags, environment and file together.
-    pub(super) fn load(place: &Place, data: Option<&Path>, admin: Option<SocketAddr>) -> Result<Self, CliError> {
+    pub(super) fn load(flags: Flags) -> Result<Self, CliError> {
+        let Flags { file, place, data, admin, log, log_format } = flags;
         let mut settings = Self::default();
-        if let Some(path) = &place.config {
+        if let Some(path) = &file.config {
             file::read(path, &mut settings).map_err(CliError::Usage)?;
         }
         settings.listen = place.listen.unwrap_or(settings.listen);
-        settings.advertise = place.advertise.clone().or(settings.advertise);
-        settings.data = data.map_or(settings.data, Path::to_owned);
-        settings.certs = place.certs.clone().unwrap_or(settings.certs);
+        settings.advertise = place.advertise.or(settings.advertise);
+        settings.data = data.data.unwrap_or(settings.data);
+        settings.certs = place.certs.unwrap_or(settings.certs);
         settings.admin = admin.unwrap_or(settings.admin);
+        settings.log = log.unwrap_or(settings.log);
+        settings.log_format = log_format.unwrap_or(settings.log_format);
         // A lane's row has to outlive every message that could still be offered on it.
         settings.store.lane_rest = settings.relay.max_ttl;
         Ok(settings)
@@ -153,14 +194,16 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn load(text: &str) -> Result<Settings, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("posthouse.toml");
         std::fs::write(&path, text).unwrap();
-        let place = Place { config: Some(path), listen: None, advertise: None, certs: None };
-        Settings::load(&place, Some(Path::new("/flag")), None).map_err(|error| error.to_string())
+        let (file, data) = (ConfigFile { config: Some(path) }, DataDirectory { data: Some("/flag".into()) });
+        Settings::load(Flags { file, data, ..Flags::default() }).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -221,6 +264,9 @@ mod tests {
             ("[rates]\nrelay_burst = 5", &["line 2", "relay_burst", "relay_messages_per_second"]),
             ("listen = '[::]:1'\nlisten = '[::]:2'", &["line 2", "duplicate"]),
             ("advertise = 'host'", &["line 1", "advertise", "HOST:PORT"]),
+            ("advertise = 'posthouse://host:1'", &["line 1", "advertise", "write HOST:PORT alone"]),
+            ("advertise = '0.0.0.0:4433'", &["line 1", "advertise", "leads nowhere"]),
+            ("advertise = '[::]:4433'", &["line 1", "advertise", "leads nowhere"]),
             ("data = 7", &["line 1", "data"]),
             ("data = 'a", &["line 1"]),
             ("log_format = 'xml'", &["line 1", "log_format", "`json`"]),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -59,6 +59,11 @@ pub(super) trait FromText: Sized {
     fn from_text(text: &str) -> Result<Self, String>;
 }
 
+/// The same of a flag.
+pub(in crate::cli) fn read<T: FromText>(text: &str) -> Result<T, String> {
+    T::from_text(text)
+}
+
 impl<'de, T: FromText> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         T::from_text(&String::deserialize(from)?).map(Self).map_err(D::Error::custom)
@@ -77,7 +82,13 @@ impl FromText for HostPort {
         if text.starts_with(SCHEME) {
             return Err(format!("{text:?} is a whole address: write HOST:PORT alone, as relay.example.org:4433"));
         }
-        text.parse().map_err(|error| format!("{text:?} is no HOST:PORT: {error}"))
+        let host: Self = text.parse().map_err(|error| format!("{text:?} is no HOST:PORT: {error}"))?;
+        match host.host.parse() {
+            Ok::<IpAddr, _>(address) if address.is_unspecified() => {
+                Err(format!("{text:?} leads nowhere: name the host or the IP address that others reach"))
+            }
+            _ => Ok(host),
+        }
     }
 }
 
