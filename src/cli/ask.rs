@@ -86,7 +86,12 @@ fn call(data: &Path, what: &str, changes: bool) -> anyhow::Result<Option<impl Re
     let access = match Access::read(data) {
         Ok(access) => access,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("the token in {} is not for you", data.display())),
+        Err(error) => {
+            let file = data.join(ACCESS_FILE);
+            return Err(error).with_context(|| {
+                format!("{} is not for you: be the user that runs the relay, or root", file.display())
+            });
+        }
     };
     let agent = ureq::Agent::config_builder()
         .timeout_connect(Some(PATIENCE))

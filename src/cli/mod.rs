@@ -122,7 +122,9 @@ pub fn main() -> ExitCode {
         Err(CliError::Usage(error)) => (error, 2),
         Err(CliError::Failed(error)) => (error, 1),
     };
-    output::error(&error);
+    if !output::is_unread(&error) {
+        output::error(&error);
+    }
     ExitCode::from(code)
 }
 

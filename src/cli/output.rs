@@ -2,6 +2,9 @@
 
 use std::io::{self, Write};
 
+/// What an error is about that comes from printing.
+const STANDARD_OUTPUT: &str = "standard output";
+
 /// Prints an error and its causes on one line, so that it can be found in a log.
 pub(super) fn error(error: &anyhow::Error) {
     let mut causes: Vec<String> = Vec::new();
@@ -12,6 +15,12 @@ pub(super) fn error(error: &anyhow::Error) {
         }
     }
     note(&format!("posthouse: {}", causes.join(": ")));
+}
+
+/// Whether it is that nobody reads standard output any more, as in `posthouse peers | head`: no news to anybody.
+pub(super) fn is_unread(error: &anyhow::Error) -> bool {
+    let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.to_string() == STANDARD_OUTPUT && error.root_cause().downcast_ref().is_some_and(closed)
 }
 
 /// Says something on standard error.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args as ClapArgs;
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,7 +14,7 @@ use super::config::{Flags, LogFormat, Settings, log_filter};
 use super::live::Live;
 use super::reload::{Reload, SetLog};
 use super::{CliError, environment, identity, output};
-use crate::admin::Admin;
+use crate::admin::{ACCESS_FILE, Admin};
 use crate::random::SystemEntropy;
 use crate::relay::{Relay, RelayOptions};
 use crate::store::StoreError;
@@ -21,6 +22,9 @@ use crate::store::redb::Backend;
 use crate::store::redb::relay::{FreeSpace, OpenOptions, RedbRelayStore};
 use crate::time::SystemClock;
 use crate::transport::Socket;
+
+/// Signals that come within this long ask for the same thing.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -102,7 +106,11 @@ async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()
     let relay = relay.with_context(|| format!("--listen {}", settings.listen))?;
     let admin = Admin::start(settings.admin, relay.observer(), clock, &*entropy).await;
     let admin = admin.with_context(|| format!("--admin {}: choose another address or port", settings.admin))?;
-    admin.access().write(data).with_context(|| format!("the file for commands in {}", data.display()))?;
+    if let Err(error) = admin.access().write(data) {
+        // A full disk, as a rule: what waits has to be taken for there to be room again.
+        let data = data.display();
+        tracing::error!(%error, "{ACCESS_FILE} in {data} cannot be written: commands do not find this relay until a new start");
+    }
     announce(settings, &relay, &admin, json)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
@@ -126,9 +134,15 @@ async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()
             error = relay.failed() => return fail(relay, error).await,
         }
     }
+    let again = async {
+        // One request may come as several signals: timeout(1) sends two, and Ctrl-C reaches a whole group.
+        tokio::time::sleep(SAME_REQUEST).await;
+        while asked().now_or_never().is_some() {}
+        asked().await;
+    };
     tokio::select! {
         stopped = stop(relay, &store, reload.now.drain) => stopped,
-        () = asked() => bail!("told twice to stop: ended at once, as a crash would; nothing that was promised is lost"),
+        () = again => bail!("told twice to stop: ended at once, as a crash would; nothing that was promised is lost"),
     }
 }
 
