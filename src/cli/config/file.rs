@@ -166,7 +166,7 @@ pub(super) fn read(path: &Path, into: &mut Settings) -> anyhow::Result<()> {
         anyhow!("the configuration file {}: {error}{way_out}", path.display())
     })?;
     let file: File = toml::from_str(&text).map_err(|error| {
-        anyhow!("{}: {}{}", path.display(), error.to_string().trim(), elsewhere(&text, &error).unwrap_or_default())
+        anyhow!("{}: {}{}", path.display(), error.to_string().trim(), advice(&text, &error).unwrap_or_default())
     })?;
     let wrong = match file.apply(into) {
         Ok(()) => match into.wrong() {
@@ -182,8 +182,11 @@ pub(super) fn read(path: &Path, into: &mut Settings) -> anyhow::Result<()> {
     Err(anyhow!("{}{line}: {} {}", path.display(), wrong.key, wrong.what))
 }
 
-/// Where a setting belongs that is unknown where it stands.
-fn elsewhere(text: &str, error: &toml::de::Error) -> Option<String> {
+/// What to do about an error that does not say it: where a setting belongs that is unknown where it stands, as a rule.
+fn advice(text: &str, error: &toml::de::Error) -> Option<String> {
+    if error.message().starts_with("duplicate key") {
+        return Some("\nit stands further above as well: keep one of the two".to_owned());
+    }
     let key = text.get(error.span()?)?.trim_matches(['"', '\'']);
     let tables = shown(&Settings::default());
     let has = |settings: &[Shown]| settings.iter().any(|setting| setting.key == key);

@@ -40,8 +40,11 @@ impl<T: TryFrom<i128>> Visitor<'_> for Number<T> {
     }
 
     fn visit_i128<E: Error>(self, number: i128) -> Result<Whole<T>, E> {
-        let wrong = if number < 0 { "negative; use 0 or more" } else { "too large" };
-        T::try_from(number).map(Whole).map_err(|_| E::custom(format!("{number} is {wrong}")))
+        let most = || (1i128 << (8 * size_of::<T>())) - 1;
+        T::try_from(number).map(Whole).map_err(|_| match number < 0 {
+            true => E::custom(format!("{number} is negative; use 0 or more")),
+            false => E::custom(format!("{number} is too large; use at most {}", most())),
+        })
     }
 }
 
