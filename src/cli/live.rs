@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::output;
 use crate::relay::{Observer, Report};
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -70,9 +71,8 @@ impl Write for Above {
 
 fn words(report: &Report, rate: u64) -> String {
     let count = |count: u64| HumanCount(count).to_string();
-    let (sessions, stored) = (count(report.sessions as u64), &report.stored);
-    let noun = if report.sessions == 1 { "session" } else { "sessions" };
-    let mut line = format!("{sessions} {noun}, {} messages/s, {} waiting", count(rate), count(stored.messages));
+    let (sessions, stored) = (output::count(report.sessions as u64, "session", "sessions"), &report.stored);
+    let mut line = format!("{sessions}, {} messages/s, {} waiting", count(rate), count(stored.messages));
     if stored.forwarding > 0 {
         line += &format!(", {} for other relays", count(stored.forwarding));
     }

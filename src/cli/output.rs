@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use indicatif::HumanCount;
+
 /// What an error is about that comes from printing.
 const STANDARD_OUTPUT: &str = "standard output";
 
@@ -27,6 +29,11 @@ pub(super) fn is_unread(error: &anyhow::Error) -> bool {
 pub(super) fn note(words: &str) {
     // With nobody to read it there is nobody to tell.
     writeln!(io::stderr(), "{words}").ok();
+}
+
+/// A number of things, as people write it.
+pub(super) fn count(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", HumanCount(number), if number == 1 { one } else { more })
 }
 
 /// Prints one line and sends it off at once.
