@@ -111,9 +111,10 @@ async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()
         let data = data.display();
         tracing::error!(%error, "{ACCESS_FILE} in {data} cannot be written: commands do not find this relay until a new start");
     }
-    announce(settings, &relay, &admin, json)?;
+    // Before anybody can know that it is ready: a signal that comes at once would end it without a word.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
+    announce(settings, &relay, &admin, json)?;
     let mut asked = async || {
         tokio::select! {
             _ = terminate.recv() => {}
