@@ -10,7 +10,7 @@ use posthouse::protocol::limit::MAX_PAGE_MESSAGES;
 
 /// Sends and receives messages through a posthouse relay.
 #[derive(Debug, Parser)]
-#[command(name = "peer", version, about, after_help = EXAMPLES)]
+#[command(name = "peer", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Directory of this peer: its key, its outbox and its inbox. Made at first use, for one process at a time
     #[arg(long, global = true, value_name = "DIR")]
@@ -46,6 +46,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 some message ended exp
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show this peer's id and address; makes them at first use
+    #[command(after_help = "Example:\n  peer --data bob --relay posthouse://RELAY@HOST:4433 id")]
     Id,
     /// Send messages, and wait until their fate is known
     Send(SendArgs),
@@ -54,8 +55,10 @@ pub(crate) enum Command {
     /// Show what waits, and take nothing
     Count(CountArgs),
     /// Take no more messages of a peer; its senders are told
+    #[command(after_help = "Example:\n  peer --data bob block ALICES_ADDRESS")]
     Block(PeerArgs),
     /// Take messages of a peer, also where only contacts may send
+    #[command(after_help = "Example:\n  peer --data bob allow ALICES_ADDRESS")]
     Allow(PeerArgs),
     /// Show whose messages are taken, or say whose
     Policy(PolicyArgs),
@@ -65,6 +68,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Examples:
+  peer --data alice send --to BOBS_ADDRESS 'hello, bob' 'are you there?'      two messages
+  peer --data alice send --to BOBS_ADDRESS --until accepted --ttl 1h < lines  each line is one; good for an hour
+
 Standard input may be anything and need not end: a line's bytes are the message, without the line feed; an
 empty line is an empty message, and a last line without a line feed counts. A line above 1 MiB ends the
 command with exit code 2 and its number: the lines before it are in the outbox, it and what follows are not.
@@ -99,6 +106,11 @@ pub(crate) enum Until {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Examples:
+  peer --data bob recv                              waits for messages
+  peer --data bob --json recv --idle 2s             takes what waits, then ends
+  peer --data bob recv --no-ack --order newest --max 1   looks at the newest one
+
 A message is printed first and taken then: after a crash in between it is printed again. The outcomes of
 messages that were sent earlier are printed as well.")]
 pub(crate) struct RecvArgs {
@@ -132,6 +144,7 @@ pub(crate) enum Order {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  peer --data bob count")]
 pub(crate) struct CountArgs {
     /// Give up after so long without an answer
     #[arg(long, value_name = "TIME", default_value = "30s")]
@@ -149,6 +162,10 @@ pub(crate) struct PeerArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  peer --data bob policy              whose messages are taken
+  peer --data bob policy contacts     from now on only those of peers that were allowed")]
 pub(crate) struct PolicyArgs {
     /// Whose messages are taken from now on, but for those of peers that are blocked
     #[arg(value_enum)]
@@ -168,6 +185,9 @@ pub(crate) enum Senders {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Example:
+  peer --data alice chat BOBS_ADDRESS
+
 On a terminal it begins with what was said before, which the directory remembers, and the ticks of a line change in
 its place. One tick: the relay has it. Two ticks: the other one has it. Times are UTC. Empty lines are not sent, and what
 others write stays for `peer recv`. The latest twenty messages that wait are shown at once. On a line of its own /page
@@ -188,9 +208,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_sound_and_every_command_shows_an_example() {
         use clap::CommandFactory as _;
-        Args::command().debug_assert();
+        let command = Args::command();
+        command.clone().debug_assert();
+        for command in command.get_subcommands() {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains("Example") && after.contains("  peer --data "), "{}", command.get_name());
+        }
     }
 
     #[test]

@@ -166,12 +166,13 @@ pub(crate) async fn run(client: Client, args: ChatArgs, data: &Path, out: &mut O
 
 async fn summary(client: &Client, ledger: &Ledger, out: &Output) -> Result<Done, Fault> {
     let tally = ledger.tally();
-    if ledger.met_earlier() {
+    if ledger.met_earlier() && tally.ended() > 0 {
         out.say(&format!("all in all, with what was sent earlier: {}", tally.outcomes()))?;
     }
     let waiting = client.waiting().await?;
     if waiting > 0 {
-        out.note(&format!("peer: {} for an outcome; the outbox keeps it", words::waiting(waiting as u64)));
+        let them = if waiting == 1 { "it" } else { "them" };
+        out.note(&format!("peer: {} for an outcome; the outbox keeps {them}", words::waiting(waiting as u64)));
     }
     Ok(tally.done())
 }

@@ -90,6 +90,8 @@ impl History {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        // Pages of older messages were written down after newer ones.
+        said.make_contiguous().sort_by_key(|said| said.at);
         let (file, bytes) = append_to(&path)?;
         Ok(Self { path, file, bytes, said })
     }
@@ -203,6 +205,18 @@ mod tests {
         assert_eq!(texts(&history, 9), [("one", Some(Mark::Delivered)), ("two", None)]);
         assert_eq!(texts(&history, 1), [("two", None)]);
         assert_eq!(fs::metadata(&history.path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn messages_of_an_older_page_stand_before_newer_ones_the_next_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut history = History::open(directory.path(), PEER).unwrap();
+        for (number, at) in [(1, 30), (2, 40), (3, 10), (4, 20)] {
+            history.add(Said { at, ..own(number, &at.to_string()) }).unwrap();
+        }
+        drop(history);
+        let history = History::open(directory.path(), PEER).unwrap();
+        assert_eq!(texts(&history, 9).iter().map(|(text, _)| *text).collect::<Vec<_>>(), ["10", "20", "30", "40"]);
     }
 
     #[test]

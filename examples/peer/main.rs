@@ -46,7 +46,14 @@ const LOG_DEFAULT: &str = "warn,posthouse::client::driver=error";
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let log = std::env::var(LOG).unwrap_or_else(|_| LOG_DEFAULT.to_owned());
+    let filter = match EnvFilter::builder().parse(&log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            Output::new(false).note(&format!("peer: the environment variable {LOG} is no filter ({error})"));
+            return ExitCode::from(2);
+        }
+    };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut out = Output::new(args.json);
     match run(args, &mut out) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use indicatif::HumanBytes;
 use posthouse::protocol::{Policy, Senders, Status};
 use posthouse::time::UnixMillis;
 
@@ -25,14 +26,7 @@ pub(crate) fn policy(policy: &Policy) -> String {
 
 /// Bytes as a person reads them.
 pub(crate) fn size(bytes: u64) -> String {
-    let (mut value, mut rest) = (bytes as f64, ["KiB", "MiB", "GiB", "TiB"].into_iter());
-    let mut unit = "B";
-    while value >= 1024.0
-        && let Some(next) = rest.next()
-    {
-        (value, unit) = (value / 1024.0, next);
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+    HumanBytes(bytes).to_string()
 }
 
 /// How long ago something was, roughly. What another clock calls the future is now.
@@ -126,7 +120,7 @@ mod tests {
 
     #[test]
     fn sizes_and_ages_are_rough() {
-        assert_eq!([size(0), size(1023), size(1024), size(3 << 20)], ["0 B", "1023 B", "1.0 KiB", "3.0 MiB"]);
+        assert_eq!([size(0), size(1023), size(1024), size(3 << 20)], ["0 B", "1023 B", "1.00 KiB", "3.00 MiB"]);
         let ago = |seconds: u64| age(UnixMillis(1_000), UnixMillis(1_000 + seconds * 1_000));
         assert_eq!([ago(0), ago(119), ago(3_600 * 3)], ["just now", "119 s ago", "3 h ago"]);
         assert_eq!(age(UnixMillis(9_000), UnixMillis(0)), "just now");

@@ -36,11 +36,16 @@ impl Access {
         Self { address, token: data_encoding::HEXLOWER.encode(&secret) }
     }
 
-    /// Writes the file, readable for its owner alone, in place of that of an earlier run.
+    /// Writes the file, readable for its owner alone, in place of that of an earlier run. Where there is no room for
+    /// another, that of an earlier run is written over.
     ///
     /// # Errors
     /// What the system says.
     pub fn write(&self, data: &Path) -> io::Result<()> {
+        self.write_anew(data).or_else(|error| self.write_over(data).map_err(|_| error))
+    }
+
+    fn write_anew(&self, data: &Path) -> io::Result<()> {
         let (path, new) = (data.join(ACCESS_FILE), data.join("admin.json.new"));
         // One that was left half-written may have any mode.
         if let Err(error) = fs::remove_file(&new)
@@ -49,8 +54,16 @@ impl Access {
             return Err(error);
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(serde_json::to_string(self)?.as_bytes())?;
-        fs::rename(new, path)
+        let written = file.write_all(serde_json::to_string(self)?.as_bytes());
+        written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| drop(fs::remove_file(&new)))
+    }
+
+    /// A full disk has what the file takes already.
+    fn write_over(&self, data: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(data.join(ACCESS_FILE))?;
+        let text = serde_json::to_string(self)?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
     }
 
     /// Reads the file.
@@ -87,6 +100,18 @@ mod tests {
             let mode = fs::metadata(directory.path().join(ACCESS_FILE)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn where_no_other_file_can_be_made_that_of_an_earlier_run_is_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let access = |place: &str| Access::new(place.parse().unwrap(), &SystemEntropy);
+        access("127.0.0.1:65535").write(directory.path()).unwrap();
+        // In its way as a full disk would be.
+        fs::create_dir(directory.path().join("admin.json.new")).unwrap();
+        let now = access("127.0.0.1:9");
+        now.write(directory.path()).unwrap();
+        assert_eq!(Access::read(directory.path()).unwrap(), now);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde::de::DeserializeOwned;
 
-use super::config::{Place, Settings};
+use super::config::{ConfigFile, DataDirectory, Flags, Settings};
 use super::{CliError, output};
 use crate::admin::{ACCESS_FILE, Access};
 
@@ -19,16 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(super) struct Whose {
     #[command(flatten)]
-    place: Place,
-    /// Directory of the relay's store [default: ./data]
-    #[arg(long, value_name = "DIR", env = "POSTHOUSE_DATA")]
-    data: Option<std::path::PathBuf>,
+    file: ConfigFile,
+    #[command(flatten)]
+    data: DataDirectory,
 }
 
 impl Whose {
     /// Its settings.
     pub(super) fn settings(&self) -> Result<Settings, CliError> {
-        Settings::load(&self.place, self.data.as_deref(), None)
+        Settings::load(Flags { file: self.file.clone(), data: self.data.clone(), ..Flags::default() })
     }
 }
 
@@ -87,7 +86,12 @@ fn call(data: &Path, what: &str, changes: bool) -> anyhow::Result<Option<impl Re
     let access = match Access::read(data) {
         Ok(access) => access,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("the token in {} is not for you", data.display())),
+        Err(error) => {
+            let file = data.join(ACCESS_FILE);
+            return Err(error).with_context(|| {
+                format!("{} is not for you: be the user that runs the relay, or root", file.display())
+            });
+        }
     };
     let agent = ureq::Agent::config_builder()
         .timeout_connect(Some(PATIENCE))

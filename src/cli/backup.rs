@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
@@ -24,7 +26,7 @@ const SYNCED_BYTES: usize = 4 << 20;
 #[command(after_help = "\
 Examples:
   posthouse backup relay.backup                      of the relay that runs on ./data, or ran there
-  posthouse backup /backup/relay.new --data /var/lib/posthouse/data && mv /backup/relay.new /backup/relay")]
+  posthouse backup /backup/relay-$(date +%F) --data /var/lib/posthouse/data")]
 pub(super) struct Backup {
     /// The file to write; one of that name is replaced once the new one is whole
     file: PathBuf,
@@ -58,27 +60,46 @@ pub(super) struct Check {
 pub(super) fn backup(args: Backup) -> Result<(), CliError> {
     let settings = args.whose.settings()?;
     let store = settings.store_file();
+    if args.file.is_dir() {
+        return Err(anyhow!("{} is a directory: name a file in it", args.file.display()).into());
+    }
     let progress = match ask::open(&settings.data, "backup")? {
         Some(running) => write(running, &args.file),
-        None => stopped(&store, &args.file),
+        None => there(&store).and_then(|()| stopped(&store, &args.file)),
     };
     let progress = progress.with_context(|| format!("no backup was made of {}", store.display()))?;
     Ok(output::line(&format!("{} rows of {} are in {}", progress.rows, store.display(), args.file.display()))
         .context("standard output")?)
 }
 
+/// Without a store there is nothing to read; the most likely reason is a wrong directory.
+fn there(store: &Path) -> anyhow::Result<()> {
+    match fs::exists(store) {
+        Ok(false) => Err(anyhow!("there is no {}: name the relay's directory with --data", store.display())),
+        _ => Ok(()),
+    }
+}
+
 fn stopped(store: &Path, file: &Path) -> anyhow::Result<Progress> {
     let (reader, mut writer) = io::pipe()?;
+    let unread = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {
         let reading = scope.spawn(|| {
+            let unread = unread.clone();
             let take = move |piece: bytes::Bytes| {
-                writer.write_all(&piece).map_err(|error| StoreError::Unavailable(error.to_string().into()))
+                writer.write_all(&piece).map_err(|error| {
+                    unread.store(true, Ordering::Relaxed);
+                    StoreError::Unavailable(error.to_string().into())
+                })
             };
             backup_file(store, &SystemEntropy, Box::new(take))
         });
         let written = write(reader, file);
-        // Why the one end stopped says more than that the other came to an early end.
-        reading.join().map_err(|_| anyhow!("the store cannot be read"))??;
+        let read = reading.join().map_err(|_| anyhow!("the store cannot be read"))?;
+        // Why the one end stopped first says more than that the other came to an early end.
+        if !unread.load(Ordering::Relaxed) {
+            read?;
+        }
         written
     })
 }
@@ -102,10 +123,11 @@ fn write_part(from: impl Read, part: &Path) -> anyhow::Result<Progress> {
     // Whoever can read it can read every message.
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(part)?;
     let bar = bar("backup");
-    let mut copied = Copied { from, to: BufWriter::with_capacity(1 << 20, file), unsynced: 0 };
+    let mut copied = Copied { from, to: BufWriter::with_capacity(1 << 20, file), unsynced: 0, failed: false };
     let progress = verify_backup(&mut copied, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
     let progress = match progress {
+        Err(BackupError::Io(error)) if copied.failed => bail!("it cannot be written: {error}"),
         Err(BackupError::Io(error)) => bail!("it was cut off ({error}); the relay's log says why"),
         other => other?,
     };
@@ -119,18 +141,27 @@ struct Copied<R> {
     to: BufWriter<File>,
     /// Bytes that may not be on the disk yet.
     unsynced: usize,
+    /// The file takes nothing more.
+    failed: bool,
 }
 
-impl<R: Read> Read for Copied<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.from.read(buffer)?;
-        self.to.write_all(buffer.get(..length).unwrap_or_default())?;
-        self.unsynced += length;
+impl<R> Copied<R> {
+    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(bytes)?;
+        self.unsynced += bytes.len();
         if self.unsynced >= SYNCED_BYTES {
             self.to.flush()?;
             self.to.get_ref().sync_data()?;
             self.unsynced = 0;
         }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Copied<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.keep(buffer.get(..length).unwrap_or_default()).inspect_err(|_| self.failed = true)?;
         Ok(length)
     }
 }
@@ -176,6 +207,7 @@ fn move_aside(store: &Path) -> anyhow::Result<()> {
 /// Reads all of a store, and says what does not fit together.
 pub(super) fn check(args: Check) -> Result<(), CliError> {
     let store = args.whose.settings()?.store_file();
+    there(&store)?;
     let report = check_file(&store, &SystemEntropy).map_err(|error| anyhow!(error))?;
     let words = format!(
         "{}: {} messages in {} mailboxes and outboxes, {} lanes; pages, indexes, counts and lanes compared",

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::config::{Place, Settings};
+use super::config::{ConfigFile, Flags, Place, Settings};
 use super::{CliError, output};
 use crate::address::RelayAddress;
 use crate::identity::Identity;
@@ -20,6 +20,8 @@ Examples:
   posthouse identity --advertise relay.example.org:4433 --certs /var/lib/posthouse/certs")]
 pub(super) struct Args {
     #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
     place: Place,
     /// Print one JSON object
     #[arg(long)]
@@ -28,7 +30,7 @@ pub(super) struct Args {
 
 /// Shows who the relay is; makes its key if there is none yet.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
-    let settings = Settings::load(&args.place, None, None)?;
+    let settings = Settings::load(Flags { file: args.file, place: args.place, ..Flags::default() })?;
     let identity = load(&settings)?;
     let (host, guessed) = settings.shown(settings.listen);
     let address = RelayAddress::new(identity.relay_id(), host);

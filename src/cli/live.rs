@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::output;
 use crate::relay::{Observer, Report};
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -17,7 +18,7 @@ pub(super) struct Live(ProgressBar);
 impl Live {
     /// A line that shows nothing yet.
     pub(super) fn new() -> Self {
-        let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         Self(ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style))
     }
 
@@ -70,8 +71,8 @@ impl Write for Above {
 
 fn words(report: &Report, rate: u64) -> String {
     let count = |count: u64| HumanCount(count).to_string();
-    let (sessions, stored) = (count(report.sessions as u64), &report.stored);
-    let mut line = format!("{sessions} sessions, {} messages/s, {} waiting", count(rate), count(stored.messages));
+    let (sessions, stored) = (output::count(report.sessions as u64, "session", "sessions"), &report.stored);
+    let mut line = format!("{sessions}, {} messages/s, {} waiting", count(rate), count(stored.messages));
     if stored.forwarding > 0 {
         line += &format!(", {} for other relays", count(stored.forwarding));
     }
@@ -95,6 +96,9 @@ mod tests {
             stored: Totals { messages: 1204, ..Totals::default() },
         };
         assert_eq!(words(&report, 340), "12 sessions, 340 messages/s, 1,204 waiting");
+        report.sessions = 1;
+        assert_eq!(words(&report, 0), "1 session, 0 messages/s, 1,204 waiting");
+        report.sessions = 12;
         report.stored.forwarding = 3;
         assert_eq!(words(&report, 0), "12 sessions, 0 messages/s, 1,204 waiting, 3 for other relays");
     }

@@ -6,6 +6,7 @@ mod ask;
 mod backup;
 mod bench;
 mod config;
+mod environment;
 mod identity;
 mod live;
 mod output;
@@ -89,7 +90,17 @@ pub enum CliError {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let blamed = environment::blamed(&error, &std::env::args_os().collect::<Vec<_>>(), &environment::ours());
+            error.print().ok();
+            if let Some(blamed) = blamed {
+                output::note(&blamed);
+            }
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Config(args) => config::show::run(args),
@@ -111,7 +122,9 @@ pub fn main() -> ExitCode {
         Err(CliError::Usage(error)) => (error, 2),
         Err(CliError::Failed(error)) => (error, 1),
     };
-    output::error(&error);
+    if !output::is_unread(&error) {
+        output::error(&error);
+    }
     ExitCode::from(code)
 }
 

@@ -45,8 +45,8 @@ impl Reload {
         for change in &changes {
             let (key, from, to) = (&change.key, &change.from, &change.to);
             match change.at_start {
-                false => tracing::info!(key, from, to, "a setting was changed"),
-                true => tracing::warn!(key, from, to, "a setting was changed: start the relay anew for it to hold"),
+                false => tracing::info!(key, %from, %to, "a setting was changed"),
+                true => tracing::warn!(key, %from, %to, "a setting was changed: start the relay anew for it to hold"),
             }
         }
         tracing::info!(changes = changes.len(), "the configuration was read anew");

@@ -1,21 +1,20 @@
 //! `posthouse run`: a relay, until it is told to stop.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args as ClapArgs;
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::config::{LogFormat, Place, Settings, log_filter};
+use super::config::{Flags, LogFormat, Settings, log_filter};
 use super::live::Live;
 use super::reload::{Reload, SetLog};
-use super::{CliError, identity, output};
-use crate::admin::Admin;
+use super::{CliError, environment, identity, output};
+use crate::admin::{ACCESS_FILE, Admin};
 use crate::random::SystemEntropy;
 use crate::relay::{Relay, RelayOptions};
 use crate::store::StoreError;
@@ -23,6 +22,9 @@ use crate::store::redb::Backend;
 use crate::store::redb::relay::{FreeSpace, OpenOptions, RedbRelayStore};
 use crate::time::SystemClock;
 use crate::transport::Socket;
+
+/// Signals that come within this long ask for the same thing.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -34,19 +36,7 @@ Examples:
 SIGTERM or Ctrl-C drains and ends it; SIGHUP reads the configuration file anew.")]
 pub(super) struct Args {
     #[command(flatten)]
-    place: Place,
-    /// Directory of the store [default: ./data]
-    #[arg(long, value_name = "DIR", env = "POSTHOUSE_DATA")]
-    data: Option<PathBuf>,
-    /// TCP address of the admin endpoint [default: 127.0.0.1:9443]
-    #[arg(long, value_name = "HOST:PORT", env = "POSTHOUSE_ADMIN")]
-    admin: Option<SocketAddr>,
-    /// What to log on standard error: error, warn, info, debug, or a tracing filter [default: info]
-    #[arg(long, value_name = "FILTER", env = "POSTHOUSE_LOG")]
-    log: Option<String>,
-    /// How a line of the log looks [default: text]
-    #[arg(long, value_enum, env = "POSTHOUSE_LOG_FORMAT")]
-    log_format: Option<LogFormat>,
+    flags: Flags,
     /// Print one JSON object a line instead of words
     #[arg(long)]
     json: bool,
@@ -55,12 +45,7 @@ pub(super) struct Args {
 /// Runs a relay until SIGTERM, Ctrl-C, or a failure that only a new start can mend.
 pub(super) fn run(args: Args) -> Result<(), CliError> {
     let json = args.json;
-    let format = args.log_format;
-    let read = move || {
-        let mut settings = Settings::load(&args.place, args.data.as_deref(), args.admin)?;
-        settings.log = args.log.clone().unwrap_or(settings.log);
-        Ok(settings)
-    };
+    let read = move || Settings::load(args.flags.clone());
     let now: Settings = read()?;
     let live = Live::new();
     let above = live.clone();
@@ -68,7 +53,7 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(move || above.log())
         .with_env_filter(log_filter(&now.log).map_err(|what| CliError::Usage(anyhow!("log {what}")))?);
-    let set_log: SetLog = match format.unwrap_or(now.log_format) {
+    let set_log: SetLog = match now.log_format {
         LogFormat::Text => {
             let log = log.with_filter_reloading();
             let handle = log.reload_handle();
@@ -88,6 +73,10 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
 }
 
 async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()> {
+    let slips = environment::unknown(&environment::ours());
+    if !slips.is_empty() {
+        tracing::warn!("no setting is called {}: such environment variables change nothing", slips.join(" or "));
+    }
     let settings = &reload.now;
     let identity = identity::load(settings)?;
     let data = &settings.data;
@@ -117,8 +106,12 @@ async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()
     let relay = relay.with_context(|| format!("--listen {}", settings.listen))?;
     let admin = Admin::start(settings.admin, relay.observer(), clock, &*entropy).await;
     let admin = admin.with_context(|| format!("--admin {}: choose another address or port", settings.admin))?;
-    admin.access().write(data).with_context(|| format!("the file for commands in {}", data.display()))?;
-    // Before anybody is told that it is there: who hears that may ask it to stop.
+    if let Err(error) = admin.access().write(data) {
+        // A full disk, as a rule: what waits has to be taken for there to be room again.
+        let data = data.display();
+        tracing::error!(%error, "{ACCESS_FILE} in {data} cannot be written: commands do not find this relay until a new start");
+    }
+    // Before anybody can know that it is ready: a signal that comes at once would end it without a word.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     announce(settings, &relay, &admin, json)?;
@@ -142,9 +135,15 @@ async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()
             error = relay.failed() => return fail(relay, error).await,
         }
     }
+    let again = async {
+        // One request may come as several signals: timeout(1) sends two, and Ctrl-C reaches a whole group.
+        tokio::time::sleep(SAME_REQUEST).await;
+        while asked().now_or_never().is_some() {}
+        asked().await;
+    };
     tokio::select! {
         stopped = stop(relay, &store, reload.now.drain) => stopped,
-        () = asked() => bail!("told twice to stop: ended at once, as a crash would; nothing that was promised is lost"),
+        () = again => bail!("told twice to stop: ended at once, as a crash would; nothing that was promised is lost"),
     }
 }
 

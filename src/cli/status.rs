@@ -9,6 +9,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Deserialize;
 
 use super::ask::{Question, Whose, ask};
+use super::output::count;
 use super::{CliError, output};
 
 #[derive(Debug, ClapArgs)]
@@ -49,17 +50,42 @@ pub(super) fn health(args: Health) -> Result<(), CliError> {
 fn words(status: &Status) -> String {
     let links: Vec<String> =
         status.links.iter().filter(|(_, count)| **count > 0).map(|(state, count)| format!("{count} {state}")).collect();
+    let messages = |number| count(number, "message", "messages");
     let lines = [
         ("posthouse", format!("{}, {}", status.version, status.trouble.as_deref().unwrap_or("ready"))),
         ("up for", humantime::format_duration(Duration::from_secs(status.uptime_seconds)).to_string()),
         ("sessions", HumanCount(status.sessions).to_string()),
-        ("waiting", format!("{} messages in {} mailboxes", HumanCount(status.messages), HumanCount(status.mailboxes))),
+        ("waiting", format!("{} in {}", messages(status.messages), count(status.mailboxes, "mailbox", "mailboxes"))),
         (
             "to forward",
-            format!("{} messages for {} relays", HumanCount(status.outbox_messages), HumanCount(status.outboxes)),
+            format!("{} for {}", messages(status.outbox_messages), count(status.outboxes, "relay", "relays")),
         ),
         ("links", if links.is_empty() { "none".to_owned() } else { links.join(", ") }),
         ("store", HumanBytes(status.store_bytes).to_string()),
     ];
     lines.map(|(name, value)| format!("{name:<12}{value}")).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_thing_is_no_plural() {
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 7,
+            trouble: None,
+            sessions: 0,
+            mailboxes: 1,
+            messages: 1200,
+            outboxes: 2,
+            outbox_messages: 1,
+            links: BTreeMap::new(),
+            store_bytes: 1 << 20,
+        };
+        let words = words(&status);
+        assert!(words.contains("1,200 messages in 1 mailbox\n"), "{words}");
+        assert!(words.contains("1 message for 2 relays\n"), "{words}");
+    }
 }

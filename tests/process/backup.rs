@@ -109,6 +109,31 @@ fn a_store_is_never_overwritten_nor_made_of_a_damaged_backup() {
     fs::write(&store, bytes).unwrap();
     fails(&relay.command(&["check"]), "damaged");
     fs::remove_file(&store).unwrap();
-    fails(&relay.command(&["check"]), "relay.redb");
-    fails(&relay.command(&["backup", good]), "relay.redb");
+    fails(&relay.command(&["check"]), "name the relay's directory with --data");
+    fails(&relay.command(&["backup", good]), "name the relay's directory with --data");
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_says_so_whether_the_relay_runs_or_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut relay = Relay::start(directory.path());
+    let nowhere = directory.path().join("nowhere/relay.backup");
+    let full = directory.path().join("full");
+    // What is written there meets a full disk.
+    let fill = || std::os::unix::fs::symlink("/dev/full", directory.path().join("full.part")).unwrap();
+    fill();
+    for file in [&nowhere, &full] {
+        let running = relay.command(&["backup", file.to_str().unwrap()]);
+        fails(&running, file.to_str().unwrap());
+        assert!(!words(&running).contains("log says why"), "{}", words(&running));
+    }
+    relay.kill();
+    fill();
+    for (file, why) in [(&nowhere, "No such file"), (&full, "No space left")] {
+        let stopped = relay.command(&["backup", file.to_str().unwrap()]);
+        fails(&stopped, why);
+        assert!(words(&stopped).contains(file.to_str().unwrap()), "{}", words(&stopped));
+    }
+    let stopped = relay.command(&["backup", directory.path().to_str().unwrap()]);
+    fails(&stopped, "is a directory");
 }

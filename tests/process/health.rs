@@ -40,7 +40,7 @@ fn status_and_metrics_say_what_happened() {
     assert!(status["store_bytes"].as_u64().unwrap() > 0);
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     let words = String::from_utf8(relay.command(&["status"]).stdout).unwrap();
-    assert!(words.contains("1 messages in 3 mailboxes"), "{words}");
+    assert!(words.contains("1 message in 3 mailboxes"), "{words}");
     assert_eq!(relay.get("readyz"), (200, "ready\n".to_owned()));
     assert!(relay.command(&["health"]).status.success());
 

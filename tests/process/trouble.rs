@@ -67,3 +67,13 @@ fn a_certificate_of_another_key() {
     fs::copy(two.join("certs/relay.crt"), one.join("certs/relay.crt")).unwrap();
     says(&run(&one, "data", &ANYWHERE), &["relay.crt belongs to another key than", "move the certificate away"]);
 }
+
+#[test]
+fn a_relay_delivers_even_where_its_file_for_commands_cannot_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    // In the way of that file, as a full disk would be.
+    fs::create_dir_all(directory.path().join("data/admin.json.new")).unwrap();
+    let relay = Relay::start(directory.path());
+    assert_eq!(relay.get("readyz").0, 200);
+    assert!(relay.logged().contains("admin.json"), "{}", relay.logged());
+}

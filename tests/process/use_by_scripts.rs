@@ -68,3 +68,27 @@ fn a_wrong_setting_of_the_relay_exits_with_2_and_names_it() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("lisen"), "{}", stderr(&output));
 }
+
+#[test]
+fn what_is_wrong_in_an_environment_variable_is_named_with_it() {
+    let run = |arguments: &[&str], variable: &str, value: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_posthouse"));
+        let output = command.args(arguments).env(variable, value).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    for (variable, value, right) in [
+        ("POSTHOUSE_LISTEN", "localhost:4433", "no IP address with a port"),
+        ("POSTHOUSE_ADVERTISE", "[::]:4433", "leads nowhere"),
+        ("POSTHOUSE_DATA", "", "a value is required"),
+        ("POSTHOUSE_LOG", "verbose", "no level"),
+        ("POSTHOUSE_LOG_FORMAT", "xml", "text, json"),
+    ] {
+        let (code, said) = run(&["run"], variable, value);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(right) && said.contains(&format!("environment variable {variable}")), "{said}");
+    }
+    let (code, said) = run(&["run", "--listen=localhost:1"], "POSTHOUSE_LISTEN", "127.0.0.1:1");
+    assert!(code == Some(2) && !said.contains("POSTHOUSE_LISTEN"), "the flag is wrong, not the variable: {said}");
+    let (code, said) = run(&["status", "--data", "/nowhere"], "POSTHOUSE_LISTEN", "localhost:1");
+    assert_eq!(code, Some(1), "a status has nothing to do with where the relay listens: {said}");
+}

@@ -4,8 +4,16 @@ use super::{Settings, file};
 use crate::transport::TransportLimits;
 
 /// Settings that a relay is made with.
-const AT_START: &[&str] =
-    &["listen", "advertise", "data", "certs", "admin", "first_packets_per_address", "idle_timeout_seconds"];
+const AT_START: &[&str] = &[
+    "listen",
+    "advertise",
+    "data",
+    "certs",
+    "admin",
+    "log_format",
+    "first_packets_per_address",
+    "idle_timeout_seconds",
+];
 
 /// A setting that is another one now.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,8 +48,8 @@ impl Settings {
 
     /// These settings in a relay that was started with `old` ones.
     pub(in crate::cli) fn in_running(self, old: &Self) -> Self {
-        let Self { listen, advertise, data, certs, admin, .. } = old.clone();
-        let mut new = Self { listen, advertise, data, certs, admin, ..self };
+        let Self { listen, advertise, data, certs, admin, log_format, .. } = old.clone();
+        let mut new = Self { listen, advertise, data, certs, admin, log_format, ..self };
         let TransportLimits { idle_timeout, first_packets_per_address, .. } = old.relay.transport;
         new.relay.transport = TransportLimits { idle_timeout, first_packets_per_address, ..new.relay.transport };
         new
@@ -52,6 +60,7 @@ impl Settings {
 mod tests {
     use std::time::Duration;
 
+    use super::super::LogFormat;
     use super::*;
 
     #[test]
@@ -62,6 +71,7 @@ mod tests {
         new.advertise = Some("host:1".parse().unwrap());
         (new.data, new.certs) = ("other".into(), "other".into());
         new.admin.set_port(1);
+        new.log_format = LogFormat::Json;
         new.relay.transport.idle_timeout = Duration::from_secs(99);
         new.relay.transport.first_packets_per_address = 7;
         new.relay.body_bytes = 7;

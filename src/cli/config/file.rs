@@ -1,12 +1,13 @@
 //! The configuration file: every setting there is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use toml::de::DeTable;
 
 use super::table::{Shown, Wrong, settings};
@@ -52,7 +53,7 @@ settings! {
     /// What clients may do, and what the store may hold.
     Limits of Settings {
         /// The largest body of a message, bytes. Larger ones are rejected: too_large.
-        body_bytes: usize = relay.body_bytes, 0..=MAX_BODY_BYTES as u64;
+        body_bytes: usize = relay.body_bytes, 1..=MAX_BODY_BYTES as u64;
         /// The shortest lifetime of a message, seconds. Shorter ones are made as long.
         min_ttl_seconds: Duration = relay.min_ttl, 0..=YEAR_SECONDS;
         /// The longest lifetime of a message, seconds. Longer ones are made as short.
@@ -154,9 +155,19 @@ settings! {
 
 /// Reads a file over the settings that are there. Says in which line what is wrong, and what would be right.
 pub(super) fn read(path: &Path, into: &mut Settings) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
-    let file: File =
-        toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), error.to_string().trim()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let way_out = match error.kind() {
+            ErrorKind::NotFound => "; `posthouse config --example` prints one to begin with",
+            ErrorKind::IsADirectory => "; name the file in it",
+            ErrorKind::InvalidData => "; save it as UTF-8",
+            ErrorKind::PermissionDenied => "; it has to be readable for the user that runs this",
+            _ => "",
+        };
+        anyhow!("the configuration file {}: {error}{way_out}", path.display())
+    })?;
+    let file: File = toml::from_str(&text).map_err(|error| {
+        anyhow!("{}: {}{}", path.display(), error.to_string().trim(), advice(&text, &error).unwrap_or_default())
+    })?;
     let wrong = match file.apply(into) {
         Ok(()) => match into.wrong() {
             Some(wrong) => wrong,
@@ -169,6 +180,22 @@ pub(super) fn read(path: &Path, into: &mut Settings) -> anyhow::Result<()> {
         format!(" line {}", before.matches('\n').count() + 1)
     });
     Err(anyhow!("{}{line}: {} {}", path.display(), wrong.key, wrong.what))
+}
+
+/// What to do about an error that does not say it: where a setting belongs that is unknown where it stands, as a rule.
+fn advice(text: &str, error: &toml::de::Error) -> Option<String> {
+    if error.message().starts_with("duplicate key") {
+        return Some("\nit stands further above as well: keep one of the two".to_owned());
+    }
+    let key = text.get(error.span()?)?.trim_matches(['"', '\'']);
+    let tables = shown(&Settings::default());
+    let has = |settings: &[Shown]| settings.iter().any(|setting| setting.key == key);
+    let mut places = tables.iter().filter(|(_, settings)| has(settings)).map(|(table, _)| match *table {
+        "" => "above all tables".to_owned(),
+        table => format!("below [{table}]"),
+    });
+    let place = places.next().filter(|_| error.message().starts_with("unknown field"))?;
+    Some(format!("\n{key} belongs {}", places.fold(place, |all, place| format!("{all} or {place}"))))
 }
 
 /// Where a key stands: in the table that it names, or in whichever has it.
@@ -209,6 +236,12 @@ impl Settings {
             ("relay_burst", no_burst("relay_messages_per_second"))
         } else if self.relay.min_ttl > self.relay.max_ttl {
             ("min_ttl_seconds", "is above max_ttl_seconds; use at most that".to_owned())
+        } else if !self.relay.federation.allow.is_empty() && self.relay.federation.admission != Admission::Listed {
+            let admission = self.relay.federation.admission.name();
+            ("federation.allow", format!("means nothing while admission is \"{admission}\"; set it to \"listed\""))
+        } else if !self.store.access.allow.is_empty() && self.store.access.mailboxes == Mailboxes::Open {
+            let right = "set it to \"listed\" or \"invited\"";
+            ("access.allow", format!("means nothing while mailboxes is \"open\"; {right}"))
         } else if let Some(relay) = self.relay.federation.allow.intersection(&self.relay.federation.block).next() {
             ("federation.block", format!("names {relay}, and so does allow; take it out of one of them"))
         } else if let Some(peer) = self.store.access.allow.intersection(&self.store.access.block).next() {

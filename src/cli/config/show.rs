@@ -1,21 +1,16 @@
 //! `posthouse config`: every setting, explained.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use clap::Args as ClapArgs;
 
 use super::super::{CliError, output};
-use super::{Place, Settings, file};
+use super::{Flags, Settings, file};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    place: Place,
-    /// Directory of the store [default: ./data]
-    #[arg(long, value_name = "DIR", env = "POSTHOUSE_DATA")]
-    data: Option<PathBuf>,
+    flags: Flags,
     /// Print a file with every setting, its meaning and its default, to begin with
     #[arg(long)]
     example: bool,
@@ -30,7 +25,7 @@ Examples:
 pub(in crate::cli) fn run(args: Args) -> Result<(), CliError> {
     let text = match args.example {
         true => example(),
-        false => in_force(&Settings::load(&args.place, args.data.as_deref(), None)?),
+        false => in_force(&Settings::load(args.flags)?),
     };
     Ok(output::line(text.trim_end()).context("standard output")?)
 }

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::LogFormat;
-use crate::address::{HostPort, PeerAddress, RelayAddress};
+use super::written::{List, Places, Text, Whole};
+use crate::address::{HostPort, RelayAddress};
 use crate::id::{PeerId, RelayId};
 use crate::relay::Admission;
 use crate::store::Mailboxes;
@@ -61,15 +61,31 @@ macro_rules! plain {
     )*};
 }
 
+/// Whole numbers.
+macro_rules! whole {
+    ($($type:ty)*) => {$(
+        impl Setting for $type {
+            type Written = Whole<Self>;
+
+            fn read(written: Whole<Self>) -> Self {
+                written.0
+            }
+
+            fn shown(&self) -> Option<Value> {
+                Some(integer(*self as u64))
+            }
+        }
+    )*};
+}
+
 fn integer(number: u64) -> Value {
     // Above lie no defaults, and TOML has no such numbers.
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
+whole! { u64 u32 usize }
+
 plain! {
-    u64: |number| integer(*number);
-    u32: |number| integer((*number).into());
-    usize: |number| integer(*number as u64);
     bool: |yes| Value::Boolean(*yes);
     PathBuf: |path| Value::String(path.display().to_string());
     String: |text| Value::String(text.clone());
@@ -80,10 +96,10 @@ plain! {
 
 /// Whole seconds.
 impl Setting for Duration {
-    type Written = u64;
+    type Written = Whole<u64>;
 
-    fn read(written: u64) -> Self {
-        Self::from_secs(written)
+    fn read(written: Whole<u64>) -> Self {
+        Self::from_secs(written.0)
     }
 
     fn shown(&self) -> Option<Value> {
@@ -117,10 +133,10 @@ impl Setting for Option<HostPort> {
 
 /// Relays by id, or by an address of theirs.
 impl Setting for BTreeSet<RelayId> {
-    type Written = Vec<Text<RelayId>>;
+    type Written = List<RelayId>;
 
     fn read(written: Self::Written) -> Self {
-        written.into_iter().map(|relay| relay.0).collect()
+        written.0
     }
 
     fn shown(&self) -> Option<Value> {
@@ -130,10 +146,10 @@ impl Setting for BTreeSet<RelayId> {
 
 /// Peers by id, or by address.
 impl Setting for BTreeSet<PeerId> {
-    type Written = Vec<Text<PeerId>>;
+    type Written = List<PeerId>;
 
     fn read(written: Self::Written) -> Self {
-        written.into_iter().map(|peer| peer.0).collect()
+        written.0
     }
 
     fn shown(&self) -> Option<Value> {
@@ -143,10 +159,10 @@ impl Setting for BTreeSet<PeerId> {
 
 /// Relays by their addresses.
 impl Setting for BTreeMap<RelayId, RelayAddress> {
-    type Written = Vec<Text<RelayAddress>>;
+    type Written = Places;
 
-    fn read(written: Self::Written) -> Self {
-        written.into_iter().map(|Text(address)| (address.relay, address)).collect()
+    fn read(written: Places) -> Self {
+        written.0
     }
 
     fn shown(&self) -> Option<Value> {
@@ -154,60 +170,19 @@ impl Setting for BTreeMap<RelayId, RelayAddress> {
     }
 }
 
-/// Something that is read from a string.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String", bound = "Text<T>: TryFrom<String, Error = String>")]
-pub(super) struct Text<T>(T);
-
-impl TryFrom<String> for Text<SocketAddr> {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let right = r#"write one like "[::]:4433" or "127.0.0.1:9443""#;
-        text.parse().map(Self).map_err(|_| format!("{text:?} is no IP address with a port: {right}"))
-    }
-}
-
-impl TryFrom<String> for Text<HostPort> {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|error| format!("{text:?} is no HOST:PORT: {error}"))
-    }
-}
-
-impl TryFrom<String> for Text<RelayAddress> {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|error| format!("{text:?} is no relay's address: {error}"))
-    }
-}
-
-impl TryFrom<String> for Text<RelayId> {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let address = text.parse::<RelayAddress>().map(|address| address.relay);
-        address.or_else(|_| text.parse()).map(Self).map_err(|error| format!("{text:?} is no relay's id: {error}"))
-    }
-}
-
-impl TryFrom<String> for Text<PeerId> {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let address = text.parse::<PeerAddress>().map(|address| address.peer);
-        address.or_else(|_| text.parse()).map(Self).map_err(|error| format!("{text:?} is no peer's id: {error}"))
-    }
-}
-
 /// Holds a number to its bounds.
-pub(super) fn bounded<N: Copy + TryInto<u64>>(key: &'static str, number: N, low: u64, high: u64) -> Result<(), Wrong> {
-    match number.try_into() {
+pub(super) fn bounded<N>(key: &'static str, number: Whole<N>, low: u64, high: u64) -> Result<(), Wrong>
+where
+    N: Copy + TryInto<u64>,
+{
+    let right = match high {
+        u64::MAX => format!("use {low} or more"),
+        _ => format!("use {low} to {high}"),
+    };
+    match number.0.try_into() {
         Ok(number) if (low..=high).contains(&number) => Ok(()),
-        Ok(number) => Err(Wrong { key, what: format!("is {number}; use {low} to {high}") }),
-        Err(_) => Err(Wrong { key, what: format!("is too large; use {low} to {high}") }),
+        Ok(number) => Err(Wrong { key, what: format!("is {number}; {right}") }),
+        Err(_) => Err(Wrong { key, what: format!("is too large; {right}") }),
     }
 }
 
@@ -222,7 +197,7 @@ macro_rules! settings {
         #[serde(deny_unknown_fields)]
         pub(super) struct $table {
             $($key: Option<<$type as $crate::cli::config::table::Setting>::Written>,)*
-            $(#[serde(default)] pub(super) $inner: $inner_table,)*
+            $(#[serde(default, deserialize_with = "crate::cli::config::written::table")] pub(super) $inner: $inner_table,)*
         }
 
         impl $table {
