@@ -1,6 +1,7 @@
 //! `posthouse run`: a relay, until it is told to stop.
 
 use std::io::IsTerminal;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args as ClapArgs;
 use futures_util::FutureExt;
 use serde_json::json;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{Flags, LogFormat, Settings, log_filter};
@@ -68,8 +70,19 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         }
     };
     let reload = Reload { now, read: Box::new(read), set_log };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let runtime = runtime().context("no runtime")?;
     Ok(runtime.block_on(serve(reload, json, &live))?)
+}
+
+/// The store's writer has a thread of its own, and is as busy as a worker: with one worker less nobody waits for a
+/// processor, and fewer are woken for one message. `TOKIO_WORKER_THREADS` says otherwise.
+fn runtime() -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        builder.worker_threads(processors.saturating_sub(1).max(1));
+    }
+    builder.enable_all().build()
 }
 
 async fn serve(mut reload: Reload, json: bool, live: &Live) -> anyhow::Result<()> {
