@@ -63,7 +63,10 @@ fn sources(directory: &str) -> Vec<(String, String)> {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                walk(&path, found);
+                // What cargo made is nobody's writing.
+                if !path.ends_with("target") {
+                    walk(&path, found);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 found.push(path);
             }
