@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::session::{End, Session, message, unexpected};
 use super::settle::{Settling, settle};
-use crate::delivery::PushWindow;
+use crate::delivery::{PushWindow, Repeat};
 use crate::id::PeerId;
 use crate::mutant::Mutant;
 use crate::protocol::limit::MAX_PAGE_BYTES;
@@ -36,6 +36,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         window: PushWindow::new(session.credit_messages, session.credit_bytes, session.ack_timeout),
         push: Push::Waiting,
         settling: VecDeque::new(),
+        repeats: VecDeque::new(),
         unanswered: None,
     };
     let mut live = session.live.subscribe();
@@ -47,6 +48,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         }
         notify.answer()?;
         notify.tell_outcomes()?;
+        notify.send_repeats()?;
         if !draining {
             notify.push_messages()?;
         }
@@ -88,6 +90,8 @@ struct Notify<'a> {
     window: PushWindow<Arc<Stored>>,
     push: Push,
     settling: VecDeque<Settling>,
+    /// What is to be sent again, as soon as the stream has room.
+    repeats: VecDeque<Repeat<Arc<Stored>>>,
     /// The last ACK:R, which says that those before it have come as well.
     unanswered: Option<u64>,
 }
@@ -233,6 +237,20 @@ impl Notify<'_> {
                 continue;
             }
             if writable {
+                self.repeats.push_back(repeat);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_repeats(&mut self) -> Result<(), End> {
+        let node = &self.session.node;
+        while self.sender.is_writable()
+            && let Some(repeat) = self.repeats.pop_front()
+        {
+            let date = node.clock.date();
+            // What was answered while it waited comes once more for nothing, but not after its time.
+            if date < repeat.item.expires {
                 node.meter.msg_n.add(1);
                 self.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
             }
