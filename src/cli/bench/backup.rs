@@ -9,21 +9,16 @@ use tokio::process::Command;
 
 use super::compare::Rounds;
 use super::report::{count, duration};
-use super::steady::Load;
+use super::steady::{self, Load};
 use super::{Bench, fill};
-use crate::time::sleep_until;
 
 /// How long delivery is measured without a backup, right before each time with it.
 const QUIET: Duration = Duration::from_secs(5);
-/// What goes before that.
-const CALM: Duration = Duration::from_secs(1);
 
 /// What to do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    pub(super) pairs: u32,
-    /// Messages delivered in a second, by all pairs together.
-    pub(super) rate: u32,
+    pub(super) steady: steady::Plan,
     pub(super) rounds: u32,
     /// Messages in the mailbox.
     pub(super) messages: u64,
@@ -32,22 +27,17 @@ pub(super) struct Plan {
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Result<()> {
     fill::keep_for_nobody(bench, plan.messages).await?;
-    let mut load = Load::start(bench, plan.pairs, plan.rate)?;
+    let mut load = Load::start(bench, plan.steady)?;
     let (mut rounds, mut longest) = (Rounds::new(), 0);
     let file = data.with_file_name("backup");
     for round in 1..=plan.rounds {
-        let calm = bench.clock.now() + CALM;
-        let begin = calm + QUIET;
-        sleep_until(&*bench.clock, Some(begin)).await;
-        back_up(data, &file).await?;
-        let end = bench.clock.now();
-        let compared = load.between(calm, begin, end).await?;
-        let backup_us = u64::try_from((end - begin).as_micros()).unwrap_or(u64::MAX);
+        let ((), took, compared) = load.beside(bench, QUIET, back_up(data, &file)).await?;
+        let backup_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bytes = std::fs::metadata(&file)?.len();
         let what = format!("{} bytes in {}", count(bytes), duration(backup_us));
         let own = [("backup_us", backup_us.into()), ("backup_bytes", bytes.into())];
         compared.tell(bench, round, own, &what)?;
-        rounds.add(&compared, end - calm);
+        rounds.add(&compared, QUIET + took);
         longest = longest.max(backup_us);
     }
     rounds.tell(bench, [("backup_us", longest.into())])

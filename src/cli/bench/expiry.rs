@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use super::Bench;
 use super::compare::Rounds;
-use super::fill::Senders;
-use super::raw::Session;
+use super::fill::{self, Senders};
 use super::report::{self, duration};
-use super::steady::Load;
+use super::steady::{self, Load};
 use crate::identity::Identity;
 use crate::time::{Moment, sleep_until};
 
@@ -28,9 +27,7 @@ const FILL_RATE: u64 = 40_000;
 /// What to do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    pub(super) pairs: u32,
-    /// Messages delivered in a second, by all pairs together.
-    pub(super) rate: u32,
+    pub(super) steady: steady::Plan,
     pub(super) rounds: u32,
     /// Messages that expire at once.
     pub(super) expiring: u64,
@@ -38,14 +35,12 @@ pub(super) struct Plan {
 
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
-    let mut load = Load::start(bench, plan.pairs, plan.rate)?;
-    let away = Identity::generate(&*bench.entropy);
-    // Who was never here has a smaller mailbox.
-    Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
+    let mut load = Load::start(bench, plan.steady)?;
+    let away = fill::somebody_away(bench).await?;
     let who: Vec<Identity> = (0..SENDERS).map(|_| Identity::generate(&*bench.entropy)).collect();
     let (mut rounds, mut longest) = (Rounds::new(), 0);
     for round in 1..=plan.rounds {
-        let mut senders = Senders::open(bench, &who, away.peer_id()).await?;
+        let mut senders = Senders::open(bench, &who, away).await?;
         let (calm, begin) = fill(bench, &mut senders, plan.expiring).await?;
         sleep_until(&*bench.clock, Some(begin)).await;
         senders.all_expired().await?;

@@ -24,16 +24,21 @@ const FILLERS: u32 = 10;
 
 /// Fills the mailbox of somebody who is away.
 pub(super) async fn keep_for_nobody(bench: &Bench, messages: u64) -> anyhow::Result<()> {
-    let away = Identity::generate(&*bench.entropy);
-    // Who was never here has a smaller mailbox.
-    Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
+    let away = somebody_away(bench).await?;
     let who: Vec<Identity> = (0..FILLERS).map(|_| Identity::generate(&*bench.entropy)).collect();
-    let mut senders = Senders::open(bench, &who, away.peer_id()).await?;
+    let mut senders = Senders::open(bench, &who, away).await?;
     let bar = report::progress("filling", messages);
     senders.send(messages, None, &bar).await?;
     bar.finish_and_clear();
     senders.close().await;
     Ok(())
+}
+
+/// Somebody who was here and is not: who never was has a smaller mailbox.
+pub(super) async fn somebody_away(bench: &Bench) -> anyhow::Result<PeerId> {
+    let away = Identity::generate(&*bench.entropy);
+    Session::open(&bench.relay, &away, &*bench.entropy).await?.close().await;
+    Ok(away.peer_id())
 }
 
 /// Many senders with one recipient.

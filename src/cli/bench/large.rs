@@ -1,28 +1,21 @@
 //! Scenario `large`: small messages are delivered between pairs at a steady rate, while one more pair sends large ones as
 //! fast as it can; and likewise without that, in turn.
 
-use std::time::Duration;
-
 use super::Bench;
 use super::clients::Pair;
 use super::compare::Rounds;
 use super::online::{self, Measured};
 use super::report::count;
-use super::steady::Load;
-use crate::time::sleep_until;
+use super::steady::{self, Load};
 
 /// Bytes of a large body, unless told otherwise.
 pub(super) const BODY_BYTES: usize = 1 << 20;
 
-/// What goes before each round.
-const CALM: Duration = Duration::from_secs(1);
-
 /// What to do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// Those that send small messages, and how many of them in a second, by all pairs together.
-    pub(super) pairs: u32,
-    pub(super) rate: u32,
+    /// The small messages.
+    pub(super) steady: steady::Plan,
     pub(super) rounds: u32,
     /// The large messages of each round; the small ones are measured without them for as long.
     pub(super) large: online::Plan,
@@ -32,20 +25,16 @@ pub(super) struct Plan {
 pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
     let body_bytes = plan.large.body_bytes as u64;
     let relay: Vec<_> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
-    let mut load = Load::start(bench, plan.pairs, plan.rate)?;
+    let mut load = Load::start(bench, plan.steady)?;
     let pair = [Pair::start(bench)?];
     let (mut rounds, mut large) = (Rounds::new(), Measured::new());
     for round in 1..=plan.rounds {
-        let calm = bench.clock.now() + CALM;
-        let begin = calm + plan.large.length;
-        sleep_until(&*bench.clock, Some(begin)).await;
-        let measured = online::measure(bench, &relay, &pair, plan.large).await?;
-        let end = bench.clock.now();
-        let compared = load.between(calm, begin, end).await?;
+        let sending = online::measure(bench, &relay, &pair, plan.large);
+        let (measured, took, compared) = load.beside(bench, plan.large.length, sending).await?;
         let bytes = measured.rate() * body_bytes;
         let what = format!("large ones of {} bytes: {} MB/s", count(body_bytes), bytes / 1_000_000);
         compared.tell(bench, round, [("large_bytes_per_second", bytes.into())], &what)?;
-        rounds.add(&compared, end - calm);
+        rounds.add(&compared, plan.large.length + took);
         large.add(&measured);
     }
     let bytes = large.rate() * body_bytes;

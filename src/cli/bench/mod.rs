@@ -203,6 +203,11 @@ impl Args {
         }
     }
 
+    /// What pairs do that send at a steady rate, unless told otherwise.
+    fn steady(&self) -> steady::Plan {
+        steady::Plan { pairs: self.pairs.unwrap_or(10), rate: self.rate.unwrap_or(1000) }
+    }
+
     /// As long as it takes, if it ends after so many messages.
     fn unless_counted(&self, seconds: u64) -> u64 {
         if self.messages.is_some() { u64::MAX } else { seconds }
@@ -314,8 +319,7 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         }
         Scenario::Expiry => {
             let plan = expiry::Plan {
-                pairs: args.pairs.unwrap_or(10),
-                rate: args.rate.unwrap_or(1000),
+                steady: args.steady(),
                 rounds: args.rounds.unwrap_or(5),
                 expiring: args.messages.unwrap_or(100_000),
             };
@@ -324,8 +328,7 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         Scenario::Backup => {
             let Some(data) = bench.figures.as_ref().and_then(Figures::data) else { bail!("there is no store") };
             let plan = backup::Plan {
-                pairs: args.pairs.unwrap_or(10),
-                rate: args.rate.unwrap_or(1000),
+                steady: args.steady(),
                 rounds: args.rounds.unwrap_or(3),
                 messages: args.messages.unwrap_or(300_000),
             };
@@ -347,8 +350,7 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         Scenario::Large => {
             let large =
                 online::Plan { pairs: 1, body_bytes: args.body.unwrap_or(large::BODY_BYTES), ..args.round(1, 4, 5) };
-            let (pairs, rate) = (args.pairs.unwrap_or(10), args.rate.unwrap_or(1000));
-            let plan = large::Plan { pairs, rate, rounds: args.rounds.unwrap_or(3), large };
+            let plan = large::Plan { steady: args.steady(), rounds: args.rounds.unwrap_or(3), large };
             unless_ended(targets, large::run(&bench, plan)).await
         }
         Scenario::Idle => {

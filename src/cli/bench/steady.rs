@@ -15,6 +15,16 @@ use crate::client::{Client, Draft};
 use crate::protocol::Outcome;
 use crate::time::{Moment, SharedClock, sleep_until};
 
+/// What goes before each round, so that nothing of the one before is in it.
+const CALM: Duration = Duration::from_secs(1);
+
+/// How many send, and how many messages of theirs are delivered in a second, by all pairs together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) pairs: u32,
+    pub(super) rate: u32,
+}
+
 /// A message under way: when it was to be sent, and how long it takes from there to its outcome.
 type Underway = (Moment, JoinHandle<anyhow::Result<Duration>>);
 
@@ -24,8 +34,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// So many messages a second by all pairs together.
-    pub(super) fn start(bench: &Bench, pairs: u32, rate: u32) -> anyhow::Result<Self> {
+    pub(super) fn start(bench: &Bench, Plan { pairs, rate }: Plan) -> anyhow::Result<Self> {
         let period = Duration::from_secs(1) * pairs / rate;
         let mut underway = Vec::new();
         for number in 0..pairs {
@@ -42,6 +51,22 @@ impl Load {
             underway.push(sent);
         }
         Ok(Self { pairs: underway })
+    }
+
+    /// A round: delivery alone for as long as `quiet`, and then for as long as something else takes. What came of that,
+    /// and how long it took.
+    pub(super) async fn beside<T>(
+        &mut self,
+        bench: &Bench,
+        quiet: Duration,
+        something: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<(T, Duration, Compared)> {
+        let calm = bench.clock.now() + CALM;
+        let begin = calm + quiet;
+        sleep_until(&*bench.clock, Some(begin)).await;
+        let done = something.await?;
+        let end = bench.clock.now();
+        Ok((done, end - begin, self.between(calm, begin, end).await?))
     }
 
     /// How long those messages took that were to be sent between the first two moments, and between the second and
