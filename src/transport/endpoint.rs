@@ -66,8 +66,8 @@ impl RelayEndpoint {
     ) -> Result<Self, BindError> {
         let server = config::relay(identity, limits, determinism, tls);
         let endpoint = config::relay_endpoint(identity, limits, entropy);
-        let (socket, runtime) = socket.open()?;
-        let sieve = Sieve::new(runtime.clone(), limits.first_packets_per_address);
+        let ((socket, runtime), shutter) = socket.open_shuttered()?;
+        let sieve = Sieve::new(runtime.clone(), limits.first_packets_per_address, shutter);
         let unread = sieve.unread();
         let sieved = Filtered::new(socket.clone(), sieve);
         let quinn = quinn::Endpoint::new_with_abstract_socket(endpoint, Some(server), sieved, runtime)?;

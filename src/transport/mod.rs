@@ -9,14 +9,15 @@
 //! ```
 //!
 //! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket` where
-//! the datagrams go, `filter` looks at them before quinn does, `sieve` says which of them a relay leaves unread, `watch`
-//! shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages or stores.
+//! the datagrams go, `filter` looks at them before quinn does, `sieve` says which of them a relay leaves unread,
+//! `shutter` has the kernel drop those, `watch` shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages or stores.
 
 mod config;
 mod connection;
 mod endpoint;
 mod error;
 mod filter;
+mod shutter;
 mod sieve;
 mod socket;
 mod stream;

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::error::BindError;
 use super::filter::Filter;
+use super::shutter::Shutter;
 
 /// Bytes of the kernel's buffers, where it allows so much: 10 ms at 400 MB/s. The usual 208 KiB lose packets
 /// as soon as a few hundred clients speak at once.
@@ -58,20 +59,34 @@ impl Socket {
     pub(super) fn open(self) -> Result<Opened, BindError> {
         match self {
             Self::Custom { socket, runtime } => Ok((socket, runtime)),
+            Self::Bind(address) => wrap(bind(address)?),
+        }
+    }
+
+    /// A relay's, with what the kernel can keep away from it.
+    pub(super) fn open_shuttered(self) -> Result<(Opened, Option<Shutter>), BindError> {
+        match self {
+            Self::Custom { .. } => Ok((self.open()?, None)),
             Self::Bind(address) => {
-                let socket = bind(address)
-                    .or_else(|error| match without_ipv6(address, &error) {
-                        Some(address) => bind(address),
-                        None => Err(error),
-                    })
-                    .map_err(|source| BindError::Socket { address, source })?;
-                Ok((TokioRuntime.wrap_udp_socket(socket)?, Arc::new(TokioRuntime)))
+                let socket = bind(address)?;
+                let shutter = Shutter::new(&socket);
+                Ok((wrap(socket)?, shutter))
             }
         }
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+fn wrap(socket: std::net::UdpSocket) -> Result<Opened, BindError> {
+    Ok((TokioRuntime.wrap_udp_socket(socket)?, Arc::new(TokioRuntime)))
+}
+
+fn bind(address: SocketAddr) -> Result<std::net::UdpSocket, BindError> {
+    bind_exactly(address)
+        .or_else(|error| without_ipv6(address, &error).map_or(Err(error), bind_exactly))
+        .map_err(|source| BindError::Socket { address, source })
+}
+
+fn bind_exactly(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     use socket2::{Domain, Protocol, Type};
     let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6()
