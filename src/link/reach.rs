@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use super::LinkError;
 use crate::address::{HostPort, RelayAddress};
 use crate::id::RelayId;
-use crate::transport::{ClientEndpoint, Connection};
+use crate::transport::{ClientEndpoint, ConnectError, Connection};
 
 /// How long one place has to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,6 +24,10 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a place may keep silent before the next is tried as well: longer than most round trips, so that two
 /// handshakes are the exception.
 const STAGGER: Duration = Duration::from_millis(300);
+
+/// How long a handshake may hang before it is begun anew beside. A relay that was killed in the middle of one and
+/// started anew cannot answer it any more, and a client may be back within 2 s of that (DESIGN, section 8).
+const AGAIN: Duration = Duration::from_millis(1500);
 
 /// Places that one name is tried at.
 const MAX_PLACES: usize = 8;
@@ -69,10 +73,26 @@ where
         return Err(unresolved("it has no address"));
     }
     let attempt = |address| async move {
-        let connected = endpoint.connect(address, relay, CONNECT_TIMEOUT).await;
+        let connected = connect_place(endpoint, address, relay).await;
         connected.map_err(|error| LinkError::Connect { host: host.clone(), error })
     };
     first(addresses.into_iter().map(attempt)).await
+}
+
+async fn connect_place(
+    endpoint: &ClientEndpoint,
+    address: SocketAddr,
+    relay: RelayId,
+) -> Result<Connection, ConnectError> {
+    let again = async {
+        tokio::time::sleep(AGAIN).await;
+        endpoint.connect(address, relay, CONNECT_TIMEOUT).await
+    };
+    tokio::select! {
+        biased;
+        connected = endpoint.connect(address, relay, CONNECT_TIMEOUT) => connected,
+        Ok(connection) = again => Ok(connection),
+    }
 }
 
 /// What the first attempt that succeeds gives, or how the first failed. Each begins once one before it has failed, or
@@ -166,6 +186,20 @@ mod tests {
         let (both, address) = (|_| async move { Ok(vec![dead, at]) }, named(&["both.example:1"]));
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect_by(&endpoint, &address, &both)).await;
         assert_eq!(connected.expect("before the first gives up").unwrap().remote(), at);
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_nobody_goes_on_with_is_begun_anew_before_it_is_given_up() {
+        let socket = Socket::Bind("127.0.0.1:0".parse().unwrap());
+        let relay = RelayEndpoint::bind(socket, &who(1), &TransportLimits::default(), &SystemEntropy, None).unwrap();
+        let at = relay.local_addr().unwrap();
+        tokio::spawn(async move {
+            let _hangs = relay.accept().await;
+            let _held = relay.accept().await.unwrap().handshake().await;
+            std::future::pending::<()>().await;
+        });
+        let client = client();
+        assert_eq!(connect(&client, &named(&[&at.to_string()])).await.unwrap().remote(), at);
     }
 
     #[tokio::test]
