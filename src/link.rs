@@ -17,7 +17,7 @@ use crate::transport::{
 /// How long the relay has to answer HELLO and to open its stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client says nothing while it waits for the answer.
+/// How long a client says nothing while its session is opened.
 const GREETING_PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes that may wait to be written to one stream.
@@ -126,10 +126,24 @@ impl Link {
     }
 
     async fn greet(connection: Connection, hello: HelloR) -> Result<Self, LinkError> {
-        let (submit, mut from_submit) = connection.open(StreamKind::Submit, SEND_BUFFER_BYTES).await?;
+        let (submit, from_submit) = connection.open(StreamKind::Submit, SEND_BUFFER_BYTES).await?;
+        let pausing = submit.clone();
+        tokio::select! {
+            biased;
+            greeted = Self::greet_on(connection, submit, from_submit, hello) => greeted,
+            error = say_something(&pausing) => Err(error.into()),
+        }
+    }
+
+    async fn greet_on(
+        connection: Connection,
+        submit: FrameSender,
+        mut from_submit: FrameReceiver,
+        hello: HelloR,
+    ) -> Result<Self, LinkError> {
         let hello = loop {
             submit.send(&hello.clone().into()).await?;
-            match answer(&submit, &mut from_submit).await? {
+            match from_submit.next().await? {
                 Some(Frame::HelloA(hello)) => break hello,
                 // The relay wants to know whether who said it is still there.
                 Some(Frame::AgainN(AgainN {})) => {}
@@ -190,13 +204,13 @@ impl Link {
     }
 }
 
-/// Waits for the answer to R:HELLO. A relay that was started anew meanwhile learns of the connection by what is said
+/// Says something each second until that fails. A relay that was started anew learns of the connection by what is said
 /// on it, and resets it.
-async fn answer(submit: &FrameSender, from_submit: &mut FrameReceiver) -> Result<Option<Frame>, TransportError> {
+async fn say_something(submit: &FrameSender) -> TransportError {
     loop {
-        match tokio::time::timeout(GREETING_PAUSE, from_submit.next()).await {
-            Ok(answer) => return answer,
-            Err(_) => drop(submit.try_send(&NopN {}.into())?),
+        tokio::time::sleep(GREETING_PAUSE).await;
+        if let Err(error) = submit.try_send(&NopN {}.into()) {
+            return error;
         }
     }
 }
@@ -220,4 +234,45 @@ pub(crate) fn hello(role: Role) -> HelloR {
 /// A frame at the wrong place.
 pub(crate) const fn unexpected(frame: FrameType, place: &'static str) -> WireError {
     WireError::Unexpected { frame, place }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::StoreId;
+    use crate::identity::Identity;
+    use crate::protocol::{Durability, Status};
+    use crate::random::SystemEntropy;
+    use crate::transport::{RelayEndpoint, Socket, TransportLimits};
+
+    #[tokio::test]
+    async fn a_client_says_something_for_as_long_as_any_of_the_opening_is_missing() {
+        let who = |number: u8| Identity::from_seed([number; 32]);
+        let here = || Socket::Bind("127.0.0.1:0".parse().unwrap());
+        let limits = TransportLimits::default();
+        let relay = RelayEndpoint::bind(here(), &who(1), &limits, &SystemEntropy, None).unwrap();
+        let client = ClientEndpoint::bind(here(), &who(2), &limits, &SystemEntropy, None).unwrap();
+        let address = format!("posthouse://{}@{}", who(1).relay_id(), relay.local_addr().unwrap()).parse().unwrap();
+        let opening = tokio::spawn(async move { Link::open(&client, &address, hello(Role::Peer)).await });
+        let connection = relay.accept().await.unwrap().handshake().await.unwrap();
+        let (_, submit, mut from_submit) = connection.accept().await.unwrap();
+        assert_eq!(from_submit.next().await.unwrap().map(|frame| frame.frame_type()), Some(FrameType::HelloR));
+        let mut something = async || assert_eq!(from_submit.next().await, Ok(Some(NopN {}.into())));
+        something().await;
+        let answer = HelloA {
+            version: limit::VERSION,
+            store: StoreId([1; 16]),
+            durability: Durability::Disk,
+            watermark: 0,
+            status: Status::default(),
+            max_body_bytes: 1,
+            credit_messages: 0,
+            agent: None,
+        };
+        submit.send(&answer.into()).await.unwrap();
+        something().await;
+        something().await;
+        let _notify = connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await.unwrap();
+        opening.await.unwrap().unwrap();
+    }
 }
