@@ -51,6 +51,12 @@ const CLIENT_SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Streams a client may have open: submit and fifteen for pages. More would only wait for each other.
 const RELAY_MAX_STREAMS: u32 = 16;
 
+/// What a client may have on the way before anything is acknowledged: 32 datagrams, as other implementations of QUIC
+/// have it, and not 10 (RFC 9002, section 7.2). If a relay dies before it has heard all of the handshake, its client
+/// repeats that, and a window of ten is full of repeats within a second: nothing that a restarted relay would answer
+/// with a reset could go out.
+const CLIENT_FIRST_WINDOW_BYTES: u64 = 32 * 1200;
+
 /// Streams a relay may have open at a client: notify.
 const CLIENT_MAX_STREAMS: u32 = 1;
 
@@ -201,13 +207,16 @@ fn relay_transport(limits: &TransportLimits) -> TransportConfig {
 
 /// What a client grants its relay.
 fn client_transport(limits: &TransportLimits) -> TransportConfig {
+    let mut congestion = quinn::congestion::CubicConfig::default();
+    congestion.initial_window(CLIENT_FIRST_WINDOW_BYTES);
     let mut config = common(limits);
     config
         .stream_receive_window(VarInt::from_u32(CLIENT_STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CLIENT_CONNECTION_WINDOW_BYTES))
         .send_window(CLIENT_SEND_WINDOW_BYTES)
         .max_concurrent_bidi_streams(VarInt::from_u32(CLIENT_MAX_STREAMS))
-        .keep_alive_interval(Some(limits.keep_alive));
+        .keep_alive_interval(Some(limits.keep_alive))
+        .congestion_controller_factory(Arc::new(congestion));
     config
 }
 

@@ -1,6 +1,8 @@
 //! What clients notice of a relay that is started anew, and of a network that changes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quinn::{Runtime as _, TokioRuntime};
 
@@ -82,6 +84,48 @@ async fn clients_of_a_restarted_relay_learn_of_it_with_their_next_packet() {
     }
     println!("{CLIENTS} clients learned of the restart in {:?}", start.elapsed());
     assert!(start.elapsed() < 2 * SECOND);
+    relay.kill().await;
+}
+
+/// Passes datagrams between one client and a relay, but for those that the client sends after its first one and before
+/// `heard` is set.
+fn deaf_ear(relay: SocketAddr, heard: Arc<AtomicBool>) -> SocketAddr {
+    let [front, back] = [(); 2].map(|()| Arc::new(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
+    let at = front.local_addr().unwrap();
+    let (to_client, from_relay) = (front.clone(), back.clone());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        let (length, client) = front.recv_from(&mut buffer).unwrap();
+        back.send_to(&buffer[..length], relay).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2000];
+            while let Ok(length) = from_relay.recv(&mut buffer) {
+                to_client.send_to(&buffer[..length], client).unwrap();
+            }
+        });
+        while let Ok(length) = front.recv(&mut buffer) {
+            if heard.load(Ordering::Relaxed) {
+                back.send_to(&buffer[..length], relay).unwrap();
+            }
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn a_client_whose_relay_dies_before_it_has_heard_all_of_the_handshake_learns_of_the_restart() {
+    let relay = Doomed::start("127.0.0.1:0".parse().unwrap(), &who(1));
+    let (at, heard) = (relay.endpoint.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+    let (_client, connection, sender, _receiver) = connected(deaf_ear(at, heard.clone()), who(1).relay_id()).await;
+    relay.kill().await;
+    // It goes on repeating its last flight, all of which counts as on the way.
+    assert_eq!(sender.try_send(&message(1, 800)), Ok(true));
+    tokio::time::sleep(3 * SECOND).await;
+    let relay = Doomed::start(at, &who(1));
+    heard.store(true, Ordering::Relaxed);
+    assert_eq!(connection.close_reason(), None);
+    sender.try_send(&NopN {}.into()).unwrap();
+    assert_eq!(within(SECOND, connection.closed()).await, CloseReason::Reset);
     relay.kill().await;
 }
 
