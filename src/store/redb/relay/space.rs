@@ -4,7 +4,7 @@
 //! So where the disk is short, the pages that are free inside the file count as room too. To find them all of the file
 //! is read, beside the writer; until the next look, what is written is taken off.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
@@ -55,21 +55,31 @@ impl std::fmt::Debug for FreeSpace {
 }
 
 impl FreeSpace {
-    fn ask(&self) -> Option<DiskRoom> {
+    /// See [`DiskRoom::free`].
+    fn free(&self) -> Option<u64> {
         match self {
             Self::Unlimited => None,
-            Self::File(path) => ask_file_system(path).ok(),
-            Self::Custom(ask) => ask(),
+            Self::File(path) => {
+                let disk = rustix::fs::statvfs(path).ok()?;
+                Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+            }
+            Self::Custom(ask) => ask().map(|room| room.free),
         }
     }
-}
 
-fn ask_file_system(path: &Path) -> rustix::io::Result<DiskRoom> {
-    let disk = rustix::fs::statvfs(path)?;
-    let file = rustix::fs::stat(path)?;
-    // Blocks of a file are counted in units of 512 bytes (stat(2)).
-    let blocks = u64::try_from(file.st_blocks).unwrap_or(0);
-    Ok(DiskRoom { free: disk.f_bavail.saturating_mul(disk.f_frsize), file: blocks.saturating_mul(512) })
+    /// See [`DiskRoom::file`]. Asked only where it counts: after a stat(2) Linux gives the file's next change a time
+    /// of its own, and so the next sync writes the inode as well, which makes a small commit take a quarter longer.
+    fn file(&self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::File(path) => {
+                // In units of 512 bytes.
+                let blocks = rustix::fs::stat(path).ok()?.st_blocks;
+                Some(u64::try_from(blocks).unwrap_or(0).saturating_mul(512))
+            }
+            Self::Custom(ask) => ask().map(|room| room.file),
+        }
+    }
 }
 
 /// A look into the file that is under way.
@@ -96,8 +106,8 @@ struct Inside {
 
 impl Inside {
     /// What is left of the free pages. Once the file is larger, they are used up, or of no use.
-    const fn left(&self, disk: DiskRoom, written: u64) -> u64 {
-        if disk.file > self.file { 0 } else { self.free.saturating_sub(written.saturating_sub(self.written)) }
+    const fn left(&self, file: u64, written: u64) -> u64 {
+        if file > self.file { 0 } else { self.free.saturating_sub(written.saturating_sub(self.written)) }
     }
 }
 
@@ -159,23 +169,24 @@ impl SpaceWatch {
     pub(super) fn measure(&mut self, least: u64) {
         self.take_found();
         (self.least, self.wanted) = (least, None);
-        let Some(disk) = self.space.ask() else {
+        let Some(free_bytes) = self.space.free() else {
             self.room = u64::MAX;
             return;
         };
-        self.room = disk.free;
-        if disk.free < least {
-            let left = self.inside.map_or(0, |inside| inside.left(disk, self.written));
-            self.room = disk.free.saturating_add(left);
+        self.room = free_bytes;
+        if free_bytes < least
+            && let Some(file) = self.space.file()
+        {
+            let left = self.inside.map_or(0, |inside| inside.left(file, self.written));
+            self.room = free_bytes.saturating_add(left);
             // While less than half of what was found to spare is used, there is nothing to find out.
-            let lacking = least - disk.free;
+            let lacking = least - free_bytes;
             let found = self.inside.map_or(0, |inside| inside.free.saturating_sub(lacking));
             if left.saturating_sub(lacking) <= found / 2 {
-                self.wanted = Some(disk.file);
+                self.wanted = Some(file);
             }
         }
         if self.told && !self.is_enough() {
-            let free_bytes = disk.free;
             tracing::warn!(free_bytes, min_free_bytes = least, "the disk is nearly full: new messages wait (no_room)");
         } else if !self.told && self.is_enough() {
             tracing::info!(room_bytes = self.room, min_free_bytes = least, "there is room again for new messages");
