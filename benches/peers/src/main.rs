@@ -86,6 +86,10 @@ impl System {
     }
 }
 
+/// What posthouse's own program has, for all load generators.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
