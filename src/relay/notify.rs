@@ -1,6 +1,6 @@
 //! The notify stream: pushes messages within the client's credit, takes its answers, tells outcomes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -36,7 +36,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         window: PushWindow::new(session.credit_messages, session.credit_bytes, session.ack_timeout),
         push: Push::Waiting,
         settling: VecDeque::new(),
-        repeats: VecDeque::new(),
+        repeats: BTreeMap::new(),
         unanswered: None,
     };
     let mut live = session.live.subscribe();
@@ -77,7 +77,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
                     reading: None,
                 });
             }
-            () = alarm.ring(clock, timeout), if timeout.is_some() => notify.repeat(writable)?,
+            () = alarm.ring(clock, timeout), if timeout.is_some() => notify.repeat()?,
             space = notify.sender.writable(), if !writable => space?,
         }
     }
@@ -90,8 +90,8 @@ struct Notify<'a> {
     window: PushWindow<Arc<Stored>>,
     push: Push,
     settling: VecDeque<Settling>,
-    /// What is to be sent again, as soon as the stream has room.
-    repeats: VecDeque<Repeat<Arc<Stored>>>,
+    /// What is to be sent again, by `seq`, as soon as the stream has room.
+    repeats: BTreeMap<u64, Repeat<Arc<Stored>>>,
     /// The last ACK:R, which says that those before it have come as well.
     unanswered: Option<u64>,
 }
@@ -225,19 +225,17 @@ impl Notify<'_> {
         Ok(())
     }
 
-    /// Sends again what is unanswered for too long. A client that does not even read is only counted against.
-    fn repeat(&mut self, writable: bool) -> Result<(), End> {
+    /// Notes what is unanswered for too long. It is counted against a client that does not even read, once for each time.
+    fn repeat(&mut self) -> Result<(), End> {
         let node = &self.session.node;
         let (now, date) = (node.clock.now(), node.clock.date());
         let stalled = |_| End::Close(CloseCode::Stalled, "a message stayed unacknowledged through the last attempt");
         for repeat in self.window.on_timeout(now).map_err(stalled)? {
             if repeat.item.expires <= date {
                 // Its outcome is the sweep's to tell. Nothing is handed out after its time.
-                self.window.answered(repeat.seq);
-                continue;
-            }
-            if writable {
-                self.repeats.push_back(repeat);
+                self.forget(repeat.seq);
+            } else {
+                self.repeats.insert(repeat.seq, repeat);
             }
         }
         Ok(())
@@ -246,16 +244,21 @@ impl Notify<'_> {
     fn send_repeats(&mut self) -> Result<(), End> {
         let node = &self.session.node;
         while self.sender.is_writable()
-            && let Some(repeat) = self.repeats.pop_front()
+            && let Some((_, repeat)) = self.repeats.pop_first()
         {
             let date = node.clock.date();
-            // What was answered while it waited comes once more for nothing, but not after its time.
             if date < repeat.item.expires {
                 node.meter.msg_n.add(1);
                 self.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
             }
         }
         Ok(())
+    }
+
+    /// Gives back the credit of one that was pushed, and the message.
+    fn forget(&mut self, seq: u64) -> Option<Arc<Stored>> {
+        self.repeats.remove(&seq);
+        self.window.answered(seq)
     }
 
     /// Takes this frame and those that came with it.
@@ -296,7 +299,7 @@ impl Notify<'_> {
     fn answered(&mut self, seqs: &Ranges) -> Vec<Arc<Stored>> {
         let mut pushed = Vec::new();
         for (from, to) in seqs.iter() {
-            pushed.extend(self.window.within(from, to).into_iter().filter_map(|seq| self.window.answered(seq)));
+            pushed.extend(self.window.within(from, to).into_iter().filter_map(|seq| self.forget(seq)));
         }
         pushed
     }
@@ -304,7 +307,7 @@ impl Notify<'_> {
     fn settle(&mut self, answers: Taken) {
         let taken = self.answered(&answers.taken);
         for refusal in &answers.refused {
-            self.window.answered(refusal.seq);
+            self.forget(refusal.seq);
         }
         self.settling.push_back(settle(self.session, answers, &taken));
     }

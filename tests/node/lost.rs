@@ -2,11 +2,15 @@
 //!
 //! QUIC loses no frames; relays and clients that fail between receiving and answering do.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use posthouse::client::{Client, Event};
-use posthouse::protocol::{Answer, Frame, MsgA, Outcome};
+use posthouse::protocol::{Answer, Frame, HelloR, MsgA, MsgN, Outcome};
 
 use crate::support::client::{Log, Taker, accepted, builder, client, outcomes, send};
 use crate::support::proxy::Proxy;
+use crate::support::raw::{Session, Speaker, hello, message, reader};
 use crate::support::relay::TestRelay;
 use crate::support::{until, within};
 
@@ -99,7 +103,7 @@ async fn a_lost_push_is_pushed_again() {
     let relay = TestRelay::in_memory().started();
     let proxy = Proxy::before(&relay, &[1, 2]);
     let home = proxy.home();
-    let bob = builder(2, &home).ack_timeout(std::time::Duration::from_millis(200)).start().unwrap();
+    let bob = builder(2, &home).ack_timeout(Duration::from_millis(200)).start().unwrap();
     let alice = client(1, &home);
     until("the end of the backlog", || proxy.count(|frame| matches!(frame, Frame::PageA(_))) > 0).await;
     let lost = proxy.lose_first(|frame| matches!(frame, Frame::MsgN(_)));
@@ -108,6 +112,30 @@ async fn a_lost_push_is_pushed_again() {
     assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
     assert_eq!((taker.bodies(), lost.lock().unwrap().len()), (vec!["one".to_owned()], 1));
     assert_eq!(attempts(&proxy), [1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_pushed_again_waits_for_room_on_its_stream() {
+    const MESSAGES: u64 = 60;
+    let relay = TestRelay::in_memory().started();
+    let slow = Speaker::connect(relay.at(), Some(2), 64 << 10).await;
+    let mut slow = slow.greet(HelloR { ack_timeout_ms: 2000, ..reader() }).await;
+    let mut sender = Session::open(relay.at(), 1, hello()).await;
+    for n in 1..=MESSAGES {
+        sender.submit.say(message(n, 1, 2, 1, n, &[7; 64 << 10])).await;
+    }
+    for _ in 0..MESSAGES {
+        assert!(matches!(slow.notify.hear().await, Some(Frame::MsgN(MsgN { attempt: 1, .. }))));
+    }
+    // As much as QUIC takes of a stream that nobody reads, and no more.
+    until("a push again", || relay.pushed() > MESSAGES).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(relay.pushed() < 2 * MESSAGES, "{} pushes", relay.pushed());
+    let mut again = HashSet::new();
+    while again.len() < MESSAGES as usize {
+        let Some(Frame::MsgN(message)) = slow.notify.hear().await else { panic!("no push") };
+        again.insert(message.seq);
+    }
 }
 
 /// The attempts of all pushes that came by.
@@ -125,7 +153,7 @@ async fn after_a_lost_acknowledgement_the_push_is_repeated_and_acknowledged_agai
     let proxy = Proxy::before(&relay, &[1, 2]);
     let home = proxy.home();
     // Sooner than the client repeats its acknowledgement by itself, after a second.
-    let bob = builder(2, &home).ack_timeout(std::time::Duration::from_millis(200)).start().unwrap();
+    let bob = builder(2, &home).ack_timeout(Duration::from_millis(200)).start().unwrap();
     let alice = client(1, &home);
     until("the end of the backlog", || proxy.count(|frame| matches!(frame, Frame::PageA(_))) > 0).await;
     let lost = proxy.lose_first(|frame| matches!(frame, Frame::AckR(_)));

@@ -240,6 +240,12 @@ impl TestRelay {
         observer.counted(|meter, _| meter.unread.count()).unwrap()
     }
 
+    /// MSG:N sent, repeats included.
+    pub(crate) fn pushed(&self) -> u64 {
+        let observer = self.running.as_ref().unwrap().relay.observer();
+        observer.counted(|meter, _| meter.msg_n.count()).unwrap()
+    }
+
     /// What its operator may do.
     pub(crate) fn operator(&self) -> Operator {
         self.running.as_ref().unwrap().relay.observer().operator()
