@@ -88,8 +88,8 @@ pub struct TransportLimits {
     /// Connection attempts that wait for [`RelayEndpoint::accept`](super::RelayEndpoint::accept). At the limit
     /// further ones are dropped unanswered; clients try again. 4,096, a fraction of a second's work.
     pub max_waiting_attempts: usize,
-    /// First packets of handshakes from one address in one second; more are left unread. 4,096: four for each
-    /// connection that an address may have made in a second, so that only a flood comes near. More cost the relay up
+    /// First packets of handshakes from one address in one second; more are left unread. 1,024: sixteen for each
+    /// connection that an address may make in a second (64), so that only a flood comes near. More cost the relay up
     /// to so many times the keys, the decryption and the answer that a packet takes.
     pub first_packets_per_address: u32,
     /// How long a connection may be without R:HELLO. 5 s. Enforced by the relay's accept loop.
@@ -114,7 +114,7 @@ impl Default for TransportLimits {
         Self {
             handshake_timeout: Duration::from_secs(10),
             max_waiting_attempts: 4096,
-            first_packets_per_address: 4096,
+            first_packets_per_address: 1024,
             hello_timeout: Duration::from_secs(5),
             max_without_hello: 1000,
             idle_timeout: Duration::from_secs(45),
