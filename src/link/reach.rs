@@ -26,7 +26,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STAGGER: Duration = Duration::from_millis(300);
 
 /// How long a handshake may hang before it is begun anew beside. A relay that was killed in the middle of one and
-/// started anew cannot answer it any more, and a client may be back within 2 s of that (DESIGN, section 8).
+/// started anew cannot answer it any more, and its clients are to be back within two seconds of that.
 const AGAIN: Duration = Duration::from_millis(1500);
 
 /// Places that one name is tried at.

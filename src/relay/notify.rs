@@ -38,6 +38,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         settling: VecDeque::new(),
         repeats: BTreeMap::new(),
         unanswered: None,
+        full: false,
     };
     let mut live = session.live.subscribe();
     let (mut drains, mut draining) = (std::pin::pin!(session.node.drains()), false);
@@ -46,13 +47,15 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         if draining && notify.settling.is_empty() {
             return Box::pin(notify.say_goodbye()).await;
         }
+        notify.full = false;
         notify.answer()?;
         notify.tell_outcomes()?;
-        notify.send_repeats()?;
         if !draining {
+            notify.send_repeats()?;
             notify.push_messages()?;
         }
-        let writable = notify.sender.is_writable();
+        // As those found it: there may be room by now for what they left.
+        let writable = !notify.full;
         let clock = &*session.node.clock;
         let timeout = notify.window.next_timeout();
         let hungry = writable && notify.window.room() > 0;
@@ -94,6 +97,8 @@ struct Notify<'a> {
     repeats: BTreeMap<u64, Repeat<Arc<Stored>>>,
     /// The last ACK:R, which says that those before it have come as well.
     unanswered: Option<u64>,
+    /// The stream had no room for something.
+    full: bool,
 }
 
 enum Push {
@@ -165,8 +170,13 @@ impl Notify<'_> {
         Ok(self.sender.flush().await?)
     }
 
+    fn has_room(&mut self) -> bool {
+        self.full |= !self.sender.is_writable();
+        !self.full
+    }
+
     fn answer(&mut self) -> Result<(), End> {
-        if self.sender.is_writable()
+        if self.has_room()
             && let Some(request) = self.unanswered.take()
         {
             self.session.node.meter.ack_a.add(1);
@@ -177,7 +187,7 @@ impl Notify<'_> {
 
     fn tell_outcomes(&mut self) -> Result<(), End> {
         // What does not fit now stays where it is counted.
-        while self.sender.is_writable()
+        while self.has_room()
             && let Some(frame) = self.session.seat.outcomes.take(self.session.peer)
         {
             self.session.node.meter.ack_n.add(1);
@@ -193,7 +203,11 @@ impl Notify<'_> {
         let (now, date) = (node.clock.now(), node.clock.date());
         while let Some(next) = live.queue.front() {
             let bytes = next.envelope.bytes().len();
-            if !self.window.admits(bytes) || !self.sender.is_writable() {
+            if !self.window.admits(bytes) {
+                return Ok(());
+            }
+            self.full |= !self.sender.is_writable();
+            if self.full {
                 return Ok(());
             }
             let Some(next) = live.queue.pop_front() else { break };
@@ -243,14 +257,16 @@ impl Notify<'_> {
 
     fn send_repeats(&mut self) -> Result<(), End> {
         let node = &self.session.node;
-        while self.sender.is_writable()
-            && let Some((_, repeat)) = self.repeats.pop_first()
+        while self.has_room()
+            && let Some((seq, repeat)) = self.repeats.pop_first()
         {
             let date = node.clock.date();
-            if date < repeat.item.expires {
-                node.meter.msg_n.add(1);
-                self.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
+            if repeat.item.expires <= date {
+                self.forget(seq);
+                continue;
             }
+            node.meter.msg_n.add(1);
+            self.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
         }
         Ok(())
     }

@@ -88,9 +88,10 @@ pub struct TransportLimits {
     /// Connection attempts that wait for [`RelayEndpoint::accept`](super::RelayEndpoint::accept). At the limit
     /// further ones are dropped unanswered; clients try again. 4,096, a fraction of a second's work.
     pub max_waiting_attempts: usize,
-    /// First packets of handshakes from one address in one second; more are left unread. 1,024: sixteen for each
-    /// connection that an address may make in a second (64), so that only a flood comes near. More cost the relay up
-    /// to so many times the keys, the decryption and the answer that a packet takes.
+    /// First packets of handshakes from one address in one second; more are left unread. 1,024: some 340 handshakes,
+    /// for each takes three with the proof of its address. Each costs the relay the keys, the decryption and the answer
+    /// that a packet takes, whoever sent it: more leave a flood more of a processor. Many clients behind one address
+    /// come back sooner with more.
     pub first_packets_per_address: u32,
     /// How long a connection may be without R:HELLO. 5 s. Enforced by the relay's accept loop.
     pub hello_timeout: Duration,

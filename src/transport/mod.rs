@@ -10,7 +10,8 @@
 //!
 //! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket` where
 //! the datagrams go, `filter` looks at them before quinn does, `sieve` says which of them a relay leaves unread,
-//! `shutter` has the kernel drop those, `watch` shows frames to people. Only this module names quinn and rustls. It knows nothing about sessions, messages or stores.
+//! `shutter` has the kernel drop those, `watch` shows frames to people. Only this module names quinn and rustls. It knows
+//! nothing about sessions, messages or stores.
 
 mod config;
 mod connection;

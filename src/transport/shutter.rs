@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn the_kernel_drops_first_packets_alone_and_only_those_of_who_is_shut_out() {
         for ours in ["127.0.0.1", "::"] {
-            let relay = socket(ours);
+            // There may be no IPv6.
+            let Ok(relay) = UdpSocket::bind((ours, 0)) else { continue };
             let [one, two] = ["127.0.0.1", "127.0.0.2"].map(socket);
             let mut shutter = Shutter::new(&relay).unwrap();
             let all = vec![0x0c, 0x0e, 0x04, 0x1c, 0x1e, 0x14];

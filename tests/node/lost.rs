@@ -119,7 +119,7 @@ async fn what_is_pushed_again_waits_for_room_on_its_stream() {
     const MESSAGES: u64 = 60;
     let relay = TestRelay::in_memory().started();
     let slow = Speaker::connect(relay.at(), Some(2), 64 << 10).await;
-    let mut slow = slow.greet(HelloR { ack_timeout_ms: 2000, ..reader() }).await;
+    let mut slow = slow.greet(HelloR { ack_timeout_ms: 5000, ..reader() }).await;
     let mut sender = Session::open(relay.at(), 1, hello()).await;
     for n in 1..=MESSAGES {
         sender.submit.say(message(n, 1, 2, 1, n, &[7; 64 << 10])).await;
