@@ -126,37 +126,31 @@ impl Link {
     }
 
     async fn greet(connection: Connection, hello: HelloR) -> Result<Self, LinkError> {
-        let (submit, from_submit) = connection.open(StreamKind::Submit, SEND_BUFFER_BYTES).await?;
-        let pausing = submit.clone();
+        let (submit, mut from_submit) = connection.open(StreamKind::Submit, SEND_BUFFER_BYTES).await?;
+        let meanwhile = submit.clone();
+        let greeting = async {
+            let hello = loop {
+                submit.send(&hello.clone().into()).await?;
+                match from_submit.next().await? {
+                    Some(Frame::HelloA(hello)) => break hello,
+                    // The relay wants to know whether who said it is still there.
+                    Some(Frame::AgainN(AgainN {})) => {}
+                    Some(other) => return Err(unexpected(other.frame_type(), "instead of A:HELLO").into()),
+                    None => return Err(WireError::Truncated.into()),
+                }
+            };
+            let (kind, notify, from_notify) = connection.accept().await?;
+            if kind != StreamKind::Notify {
+                return Err(unexpected(FrameType::OpenN, "from a relay, but for its notify stream").into());
+            }
+            let (sync, from_sync) = connection.open(StreamKind::Sync, SEND_BUFFER_BYTES).await?;
+            Ok(Self { connection, hello, submit, notify, sync, from_submit, from_notify, from_sync })
+        };
         tokio::select! {
             biased;
-            greeted = Self::greet_on(connection, submit, from_submit, hello) => greeted,
-            error = say_something(&pausing) => Err(error.into()),
+            greeted = greeting => greeted,
+            error = say_something(&meanwhile) => Err(error.into()),
         }
-    }
-
-    async fn greet_on(
-        connection: Connection,
-        submit: FrameSender,
-        mut from_submit: FrameReceiver,
-        hello: HelloR,
-    ) -> Result<Self, LinkError> {
-        let hello = loop {
-            submit.send(&hello.clone().into()).await?;
-            match from_submit.next().await? {
-                Some(Frame::HelloA(hello)) => break hello,
-                // The relay wants to know whether who said it is still there.
-                Some(Frame::AgainN(AgainN {})) => {}
-                Some(other) => return Err(unexpected(other.frame_type(), "instead of A:HELLO").into()),
-                None => return Err(WireError::Truncated.into()),
-            }
-        };
-        let (kind, notify, from_notify) = connection.accept().await?;
-        if kind != StreamKind::Notify {
-            return Err(unexpected(FrameType::OpenN, "from a relay, but for its notify stream").into());
-        }
-        let (sync, from_sync) = connection.open(StreamKind::Sync, SEND_BUFFER_BYTES).await?;
-        Ok(Self { connection, hello, submit, notify, sync, from_submit, from_notify, from_sync })
     }
 
     /// The next frame, from whichever stream.
@@ -234,45 +228,4 @@ pub(crate) fn hello(role: Role) -> HelloR {
 /// A frame at the wrong place.
 pub(crate) const fn unexpected(frame: FrameType, place: &'static str) -> WireError {
     WireError::Unexpected { frame, place }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::StoreId;
-    use crate::identity::Identity;
-    use crate::protocol::{Durability, Status};
-    use crate::random::SystemEntropy;
-    use crate::transport::{RelayEndpoint, Socket, TransportLimits};
-
-    #[tokio::test]
-    async fn a_client_says_something_for_as_long_as_any_of_the_opening_is_missing() {
-        let who = |number: u8| Identity::from_seed([number; 32]);
-        let here = || Socket::Bind("127.0.0.1:0".parse().unwrap());
-        let limits = TransportLimits::default();
-        let relay = RelayEndpoint::bind(here(), &who(1), &limits, &SystemEntropy, None).unwrap();
-        let client = ClientEndpoint::bind(here(), &who(2), &limits, &SystemEntropy, None).unwrap();
-        let address = format!("posthouse://{}@{}", who(1).relay_id(), relay.local_addr().unwrap()).parse().unwrap();
-        let opening = tokio::spawn(async move { Link::open(&client, &address, hello(Role::Peer)).await });
-        let connection = relay.accept().await.unwrap().handshake().await.unwrap();
-        let (_, submit, mut from_submit) = connection.accept().await.unwrap();
-        assert_eq!(from_submit.next().await.unwrap().map(|frame| frame.frame_type()), Some(FrameType::HelloR));
-        let mut something = async || assert_eq!(from_submit.next().await, Ok(Some(NopN {}.into())));
-        something().await;
-        let answer = HelloA {
-            version: limit::VERSION,
-            store: StoreId([1; 16]),
-            durability: Durability::Disk,
-            watermark: 0,
-            status: Status::default(),
-            max_body_bytes: 1,
-            credit_messages: 0,
-            agent: None,
-        };
-        submit.send(&answer.into()).await.unwrap();
-        something().await;
-        something().await;
-        let _notify = connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await.unwrap();
-        opening.await.unwrap().unwrap();
-    }
 }

@@ -31,14 +31,13 @@ const BATCH_ANSWERS: usize = 4096;
 pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut FrameReceiver) -> Result<(), End> {
     let mut notify = Notify {
         session,
-        sender,
+        stream: Outgoing { sender, full: false },
         receiver,
         window: PushWindow::new(session.credit_messages, session.credit_bytes, session.ack_timeout),
         push: Push::Waiting,
         settling: VecDeque::new(),
         repeats: BTreeMap::new(),
         unanswered: None,
-        full: false,
     };
     let mut live = session.live.subscribe();
     let (mut drains, mut draining) = (std::pin::pin!(session.node.drains()), false);
@@ -47,7 +46,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         if draining && notify.settling.is_empty() {
             return Box::pin(notify.say_goodbye()).await;
         }
-        notify.full = false;
+        notify.stream.full = false;
         notify.answer()?;
         notify.tell_outcomes()?;
         if !draining {
@@ -55,7 +54,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
             notify.push_messages()?;
         }
         // As those found it: there may be room by now for what they left.
-        let writable = !notify.full;
+        let writable = !notify.stream.full;
         let clock = &*session.node.clock;
         let timeout = notify.window.next_timeout();
         let hungry = writable && notify.window.room() > 0;
@@ -81,14 +80,14 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
                 });
             }
             () = alarm.ring(clock, timeout), if timeout.is_some() => notify.repeat()?,
-            space = notify.sender.writable(), if !writable => space?,
+            space = notify.stream.sender.writable(), if !writable => space?,
         }
     }
 }
 
 struct Notify<'a> {
     session: &'a Session,
-    sender: &'a FrameSender,
+    stream: Outgoing<'a>,
     receiver: &'a mut FrameReceiver,
     window: PushWindow<Arc<Stored>>,
     push: Push,
@@ -97,8 +96,20 @@ struct Notify<'a> {
     repeats: BTreeMap<u64, Repeat<Arc<Stored>>>,
     /// The last ACK:R, which says that those before it have come as well.
     unanswered: Option<u64>,
-    /// The stream had no room for something.
+}
+
+/// What goes to the client.
+struct Outgoing<'a> {
+    sender: &'a FrameSender,
+    /// There was no room for something.
     full: bool,
+}
+
+impl Outgoing<'_> {
+    fn has_room(&mut self) -> bool {
+        self.full |= !self.sender.is_writable();
+        !self.full
+    }
 }
 
 enum Push {
@@ -163,35 +174,30 @@ impl Push {
 impl Notify<'_> {
     /// Tells the outcomes that are known, and when to come back.
     async fn say_goodbye(mut self) -> Result<(), End> {
-        self.sender.writable().await?;
+        self.stream.sender.writable().await?;
         self.answer()?;
         self.tell_outcomes()?;
-        self.sender.push(&GoawayN { delay_ms: millis(self.session.node.away()) }.into())?;
-        Ok(self.sender.flush().await?)
-    }
-
-    fn has_room(&mut self) -> bool {
-        self.full |= !self.sender.is_writable();
-        !self.full
+        self.stream.sender.push(&GoawayN { delay_ms: millis(self.session.node.away()) }.into())?;
+        Ok(self.stream.sender.flush().await?)
     }
 
     fn answer(&mut self) -> Result<(), End> {
-        if self.has_room()
+        if self.stream.has_room()
             && let Some(request) = self.unanswered.take()
         {
             self.session.node.meter.ack_a.add(1);
-            self.sender.push(&AckA { request }.into())?;
+            self.stream.sender.push(&AckA { request }.into())?;
         }
         Ok(())
     }
 
     fn tell_outcomes(&mut self) -> Result<(), End> {
         // What does not fit now stays where it is counted.
-        while self.has_room()
+        while self.stream.has_room()
             && let Some(frame) = self.session.seat.outcomes.take(self.session.peer)
         {
             self.session.node.meter.ack_n.add(1);
-            self.sender.push(&frame.into())?;
+            self.stream.sender.push(&frame.into())?;
         }
         Ok(())
     }
@@ -203,11 +209,7 @@ impl Notify<'_> {
         let (now, date) = (node.clock.now(), node.clock.date());
         while let Some(next) = live.queue.front() {
             let bytes = next.envelope.bytes().len();
-            if !self.window.admits(bytes) {
-                return Ok(());
-            }
-            self.full |= !self.sender.is_writable();
-            if self.full {
+            if !self.window.admits(bytes) || !self.stream.has_room() {
                 return Ok(());
             }
             let Some(next) = live.queue.pop_front() else { break };
@@ -217,7 +219,7 @@ impl Notify<'_> {
             }
             self.session.hand_out(next.seq);
             node.meter.msg_n.add(1);
-            self.sender.push(&message(&next, date, 1).into())?;
+            self.stream.sender.push(&message(&next, date, 1).into())?;
             if Mutant::OutcomeBeforeTaken.is_planted() {
                 let header = next.envelope.header();
                 let mut told = Told::default();
@@ -257,7 +259,7 @@ impl Notify<'_> {
 
     fn send_repeats(&mut self) -> Result<(), End> {
         let node = &self.session.node;
-        while self.has_room()
+        while self.stream.has_room()
             && let Some((seq, repeat)) = self.repeats.pop_first()
         {
             let date = node.clock.date();
@@ -266,7 +268,7 @@ impl Notify<'_> {
                 continue;
             }
             node.meter.msg_n.add(1);
-            self.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
+            self.stream.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
         }
         Ok(())
     }

@@ -1,23 +1,19 @@
 //! Messages that their senders did not write: refused, told to the application as such, and nothing more.
 
 use posthouse::client::{Client, Event, Reading};
-use posthouse::id::{LaneId, MessageId, PeerId, StoreId};
-use posthouse::protocol::{
-    AckA, AckR, Durability, Envelope, Frame, Header, HelloA, HelloR, MsgN, Role, Status, StreamKind, Taken,
-};
-use posthouse::random::SystemEntropy;
+use posthouse::id::{LaneId, MessageId, PeerId};
+use posthouse::protocol::{AckA, AckR, Envelope, Frame, Header, HelloR, MsgN, Role, StreamKind, Taken};
 use posthouse::time::UnixMillis;
-use posthouse::transport::{Connection, FrameReceiver, FrameSender, RelayEndpoint, Socket, TransportLimits};
+use posthouse::transport::{Connection, FrameReceiver, FrameSender, RelayEndpoint};
 
 use crate::support::client::{Log, Taker, builder, client};
+use crate::support::pretender::{pretender, welcome};
 use crate::support::raw::{Session, forwarded, hello, peer};
 use crate::support::relay::{RELAY, TestRelay};
 use crate::support::{until, who, within};
 
 /// Another relay than the client's.
 const THERE: u8 = 250;
-
-const STORE: StoreId = StoreId([7; 16]);
 
 /// A client's home that says what it likes.
 struct Liar {
@@ -30,26 +26,13 @@ struct Liar {
 impl Liar {
     /// Somebody's home relay, once its client has a session.
     async fn home_of(number: u8) -> (Self, Client) {
-        let (socket, limits) = (Socket::Bind("127.0.0.1:0".parse().unwrap()), TransportLimits::default());
-        let endpoint = RelayEndpoint::bind(socket, &who(RELAY), &limits, &*SystemEntropy::shared(), None).unwrap();
-        let at = endpoint.local_addr().unwrap();
-        let home = posthouse::address::RelayAddress::new(who(RELAY).relay_id(), at.into());
+        let (home, endpoint) = pretender(RELAY);
         let client = builder(number, &home).reading(Reading::RecentFirst).start().unwrap();
         let attempt = within("an attempt", endpoint.accept()).await.unwrap();
         let connection = within("a handshake", attempt.handshake()).await.unwrap();
         let (_, submit, mut asked) = within("a stream", connection.accept()).await.unwrap();
         assert!(matches!(within("R:HELLO", asked.next()).await, Ok(Some(Frame::HelloR(_)))));
-        let hello = HelloA {
-            version: 1,
-            store: STORE,
-            durability: Durability::Memory,
-            watermark: 0,
-            status: Status::default(),
-            max_body_bytes: 1 << 20,
-            credit_messages: 4096,
-            agent: None,
-        };
-        submit.send(&hello.into()).await.unwrap();
+        submit.send(&welcome().into()).await.unwrap();
         let (notify, answers) = connection.open(StreamKind::Notify, 1 << 20).await.unwrap();
         let liar = Self { notify, answers, answered: Taken::default(), _held: (endpoint, connection, submit, asked) };
         (liar, client)

@@ -2,19 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use posthouse::address::RelayAddress;
 use posthouse::client::Event;
-use posthouse::id::StoreId;
-use posthouse::protocol::limit::VERSION;
-use posthouse::protocol::{CloseCode, Durability, Frame, GoawayN, HelloA, Outcome, Status, StreamKind};
-use posthouse::random::SystemEntropy;
-use posthouse::transport::{Connection, RelayEndpoint, Socket, TransportError, TransportLimits};
+use posthouse::protocol::{CloseCode, Frame, GoawayN, Outcome, StreamKind};
+use posthouse::transport::{Connection, RelayEndpoint, TransportError};
 use tokio::task::JoinSet;
 
 use crate::support::client::{Log, Taker, accepted, client, outcomes, send};
+use crate::support::pretender::{pretender, welcome};
 use crate::support::raw::{Session, Speaker, hello, message};
 use crate::support::relay::TestRelay;
-use crate::support::{until, who, within};
+use crate::support::{until, within};
+
+/// A relay that sends everybody away.
+const THERE: u8 = 250;
 
 /// Bytes that wait in a stream.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -74,30 +74,11 @@ async fn what_was_begun_is_answered_and_who_stays_is_closed_and_nobody_gets_in()
 async fn send_away(connection: Connection) -> Result<(), TransportError> {
     let (_, submit, mut from_submit) = connection.accept().await?;
     from_submit.next().await?;
-    let nothing = Status { messages: 0, bytes: 0, oldest_ms: None, newest_ms: None, senders: vec![], more: false };
-    let hello = HelloA {
-        version: VERSION,
-        store: StoreId([7; 16]),
-        durability: Durability::Disk,
-        watermark: 0,
-        status: nothing,
-        max_body_bytes: 1000,
-        credit_messages: 0,
-        agent: None,
-    };
-    submit.send(&hello.into()).await?;
+    submit.send(&welcome().into()).await?;
     let (notify, _from_notify) = connection.open(StreamKind::Notify, BUFFER_BYTES).await?;
     notify.send(&GoawayN { delay_ms: 0 }.into()).await?;
     connection.closed().await;
     Ok(())
-}
-
-/// A relay that sends everybody away: its address, and where it takes connections.
-fn unwelcoming() -> (RelayAddress, RelayEndpoint) {
-    let who = who(250);
-    let anywhere = Socket::Bind("127.0.0.1:0".parse().unwrap());
-    let endpoint = RelayEndpoint::bind(anywhere, &who, &TransportLimits::default(), &SystemEntropy, None).unwrap();
-    (RelayAddress::new(who.relay_id(), endpoint.local_addr().unwrap().into()), endpoint)
 }
 
 /// Sends away whoever comes. It may come six times or so in two seconds: waits that double from a tenth of a second on
@@ -119,7 +100,7 @@ async fn is_tried_less_and_less_often(there: RelayEndpoint) {
 #[tokio::test]
 async fn another_relay_that_wants_to_be_tried_again_at_once_is_tried_less_and_less_often() {
     let here = TestRelay::in_memory().started();
-    let (home, there) = unwelcoming();
+    let (home, there) = pretender(THERE);
     let alice = client(1, &here.home());
     accepted(&mut send(&alice, &home, 2, &["one"]).await).await;
     is_tried_less_and_less_often(there).await;
@@ -127,7 +108,7 @@ async fn another_relay_that_wants_to_be_tried_again_at_once_is_tried_less_and_le
 
 #[tokio::test]
 async fn a_home_relay_that_wants_its_clients_back_at_once_is_tried_less_and_less_often() {
-    let (home, there) = unwelcoming();
+    let (home, there) = pretender(THERE);
     let _alice = client(1, &home);
     is_tried_less_and_less_often(there).await;
 }

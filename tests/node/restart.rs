@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use posthouse::client::{Client, Event};
-use posthouse::protocol::{CloseCode, Outcome};
+use posthouse::protocol::{CloseCode, Frame, NopN, Outcome, StreamKind};
 use posthouse::transport::{Socket, TransportLimits};
 
 use crate::support::client::{Log, Taker, builder, client, client_in, draft, outcomes, send};
 use crate::support::hesitant::Hesitation;
+use crate::support::pretender::{pretender, welcome};
 use crate::support::raw::{Session, hello};
-use crate::support::relay::TestRelay;
+use crate::support::relay::{RELAY, TestRelay};
 use crate::support::{until, within};
 
 /// From the start of a relay that was killed to a session of each of its clients. What is promised is two seconds,
@@ -89,6 +90,22 @@ async fn a_client_whose_relay_dies_over_its_greeting_does_not_wait_for_the_answe
     // It waits ten seconds for an answer, and the relay does not know whom to wake.
     let back = tokio::time::timeout(Duration::from_secs(6), client.status(None)).await;
     back.expect("a session").unwrap();
+}
+
+#[tokio::test]
+async fn a_client_says_something_for_as_long_as_any_of_its_opening_session_is_missing() {
+    let (home, relay) = pretender(RELAY);
+    let client = client(1, &home);
+    let connection = within("an attempt", relay.accept()).await.unwrap().handshake().await.unwrap();
+    let (_, submit, mut heard) = within("a stream", connection.accept()).await.unwrap();
+    assert!(matches!(within("R:HELLO", heard.next()).await, Ok(Some(Frame::HelloR(_)))));
+    let mut something = async || assert_eq!(within("N:NOP", heard.next()).await, Ok(Some(NopN {}.into())));
+    something().await;
+    submit.send(&welcome().into()).await.unwrap();
+    something().await;
+    something().await;
+    let _notify = connection.open(StreamKind::Notify, 1 << 20).await.unwrap();
+    Log::of(&client).await.connected(1).await;
 }
 
 /// What a relay sends to the clients of its last run.

@@ -3,13 +3,13 @@
 
 use posthouse::protocol::limit::MAX_FRAME_BYTES;
 use posthouse::protocol::{
-    AckA, AckR, CloseCode, Durability, Frame, FrameType, HelloA, MsgN, NopN, OpenN, Order, PageR, Status, StatusR,
-    StreamKind, Taken,
+    AckA, AckR, CloseCode, Frame, FrameType, MsgN, NopN, OpenN, Order, PageR, StatusR, StreamKind, Taken,
 };
 
 use quinn::VarInt;
 
 use crate::support::bystander::Bystanders;
+use crate::support::pretender::welcome;
 use crate::support::raw::{Session, Stream, hello, message};
 use crate::support::relay::TestRelay;
 use crate::support::within;
@@ -125,21 +125,11 @@ async fn a_known_frame_at_the_wrong_place_is_unexpected() {
     let Frame::MsgR(message) = &msg_r else { unreachable!() };
     let msg_n = MsgN { seq: 1, ttl_ms: 1, attempt: 1, envelope: message.envelope.clone(), signature: None };
     let ack_r = AckR { request: 0, store: posthouse::id::StoreId([7; 16]), answers: Taken::default() };
-    let hello_a = HelloA {
-        version: 1,
-        store: posthouse::id::StoreId([7; 16]),
-        durability: Durability::Disk,
-        watermark: 0,
-        status: Status::default(),
-        max_body_bytes: 1,
-        credit_messages: 0,
-        agent: None,
-    };
     let status: Frame = StatusR { request: 0, sender: None }.into();
     let open: Frame = OpenN { kind: StreamKind::Submit }.into();
     for (on, frame) in [
         (On::Submit, hello().into()),
-        (On::Submit, hello_a.into()),
+        (On::Submit, welcome().into()),
         (On::Submit, msg_n.clone().into()),
         (On::Submit, page().into()),
         (On::Submit, status.clone()),
