@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use super::fill::Senders;
 use super::raw::Session;
 use super::report::{self, Report};
+use super::threads::Threads;
 use super::{BODY_BYTES, Bench, flood};
 use crate::address::RelayAddress;
 use crate::id::StoreId;
@@ -82,6 +83,7 @@ pub(super) async fn run(attack: Attack, relay: RelayAddress) -> anyhow::Result<(
         body: vec![b'.'; BODY_BYTES],
         clock: SystemClock::shared(),
         entropy: SystemEntropy::shared(),
+        threads: Threads::start()?,
         report: Report::new("hostile", true),
     });
     match attack {

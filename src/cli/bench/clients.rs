@@ -1,38 +1,44 @@
 //! Senders and recipients as applications have them: the library's client.
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 
 use super::Bench;
 use crate::address::{PeerAddress, RelayAddress};
 use crate::client::{Client, ClientBuilder, Reading, Stop};
 use crate::identity::Identity;
 
-/// A sender and its recipient. Dropped, both are closed.
+/// A sender and its recipient, both on the same thread. Dropped, both are closed.
 pub(super) struct Pair {
     pub(super) sender: Client,
     pub(super) to: PeerAddress,
+    /// Where who uses the sender does so best.
+    pub(super) thread: Handle,
 }
 
 impl Pair {
     /// Starts both; the recipient takes whatever comes.
     pub(super) fn start(bench: &Bench) -> anyhow::Result<Self> {
-        let sender = start(bench, Identity::generate(&*bench.entropy), Reading::Nothing)?;
-        Self::with(bench, sender, &bench.relay)
+        let who = Identity::generate(&*bench.entropy);
+        Self::with(bench, Client::builder(who.clone(), bench.relay.clone()), &who, &bench.relay)
     }
 
     /// Starts a sender that signs all it sends, and a recipient at this relay.
     pub(super) fn signed(bench: &Bench, to: &RelayAddress) -> anyhow::Result<Self> {
         let who = Identity::generate(&*bench.entropy);
-        let sender = keep(bench, Client::builder(who.clone(), bench.relay.clone()).sign_all(), &who)?;
-        Self::with(bench, sender.reading(Reading::Nothing).start()?, to)
+        Self::with(bench, Client::builder(who.clone(), bench.relay.clone()).sign_all(), &who, to)
     }
 
-    fn with(bench: &Bench, sender: Client, home: &RelayAddress) -> anyhow::Result<Self> {
+    fn with(bench: &Bench, sender: ClientBuilder, its: &Identity, home: &RelayAddress) -> anyhow::Result<Self> {
+        let thread = bench.threads.next();
+        let here = thread.enter();
+        let sender = keep(bench, sender.reading(Reading::Nothing), its)?.start()?;
         let who = Identity::generate(&*bench.entropy);
         let recipient = keep(bench, Client::builder(who.clone(), home.clone()), &who)?.start()?;
         let to = recipient.address();
         tokio::spawn(async move { while take(&recipient).await.is_ok() {} });
-        Ok(Self { sender, to })
+        drop(here);
+        Ok(Self { sender, to, thread })
     }
 }
 

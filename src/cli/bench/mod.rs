@@ -11,6 +11,7 @@
 //!  report    what is printed                                    attack    those who attack; flood, before a session
 //!                                                               idle      sessions that do nothing
 //!  large     small messages beside large ones                   latency   histograms
+//!                                                               threads   where clients of pairs live
 //! ```
 
 mod attack;
@@ -32,6 +33,7 @@ mod raw;
 mod report;
 mod steady;
 mod target;
+mod threads;
 mod views;
 
 use std::path::PathBuf;
@@ -52,6 +54,7 @@ use attack::Attack;
 use raw::Session;
 use report::Report;
 use target::{Figures, Target, USUAL_LIMITS, WITHOUT_LIMITS};
+use threads::Threads;
 
 /// Bytes of a message's body, unless told otherwise.
 const BODY_BYTES: usize = 256;
@@ -250,6 +253,7 @@ struct Bench {
     body: Vec<u8>,
     clock: SharedClock,
     entropy: SharedEntropy,
+    threads: Threads,
     report: Report,
 }
 
@@ -303,6 +307,7 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
         body: vec![b'.'; args.body.filter(|_| args.scenario != Scenario::Large).unwrap_or(BODY_BYTES)],
         clock,
         entropy,
+        threads: Threads::start()?,
         report: Report::new(args.scenario.name(), args.json),
         relay,
     };

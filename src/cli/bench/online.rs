@@ -129,7 +129,7 @@ pub(super) async fn measure(
     for (pair, latency) in pairs.iter().zip(&each) {
         for _ in 0..window {
             let (client, draft) = (pair.sender.clone(), Draft::new(pair.to.clone(), vec![b'.'; body_bytes]));
-            workers.spawn(work(client, draft, span.clone(), latency.clone()));
+            workers.spawn_on(work(client, draft, span.clone(), latency.clone()), &pair.thread);
         }
     }
     sleep_until(&*bench.clock, Some(begin)).await;

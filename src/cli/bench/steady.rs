@@ -41,13 +41,9 @@ impl Load {
             let (to, sent) = mpsc::unbounded_channel();
             // Not all at the same moment.
             let first = bench.clock.now() + period * number / pairs;
-            tokio::spawn(send_steadily(
-                Pair::start(bench)?,
-                bench.body.clone(),
-                (first, period),
-                bench.clock.clone(),
-                to,
-            ));
+            let pair = Pair::start(bench)?;
+            let thread = pair.thread.clone();
+            thread.spawn(send_steadily(pair, bench.body.clone(), (first, period), bench.clock.clone(), to));
             underway.push(sent);
         }
         Ok(Self { pairs: underway })
