@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -15,14 +16,19 @@ use crate::protocol::{AckA, CloseCode, Frame, GoawayN, Order, Taken};
 use crate::ranges::Ranges;
 use crate::store::told::Told;
 use crate::store::{Page, Query, Reply, Stored, Watch};
-use crate::time::{Alarm, millis};
-use crate::transport::{FrameReceiver, FrameSender};
+use crate::time::{Alarm, Moment, millis};
+use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
 const SETTLING: usize = 8;
 
 /// ACK:R taken together to the store.
 const BATCH_FRAMES: usize = 256;
+
+/// How long ACK:A may wait for something that goes the same way: nobody needs it at once, and a datagram of its own costs
+/// both sides as much as a message. Shorter than the 25 ms after which QUIC would acknowledge by itself (RFC 9000,
+/// section 18.2), so that the two go together.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(20);
 
 /// Ranges and refusals in them after which no further frame is taken along.
 const BATCH_ANSWERS: usize = 4096;
@@ -31,7 +37,7 @@ const BATCH_ANSWERS: usize = 4096;
 pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut FrameReceiver) -> Result<(), End> {
     let mut notify = Notify {
         session,
-        stream: Outgoing { sender, full: false },
+        stream: Outgoing { sender, full: false, carries: false },
         receiver,
         window: PushWindow::new(session.credit_messages, session.credit_bytes, session.ack_timeout),
         push: Push::Waiting,
@@ -46,17 +52,18 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         if draining && notify.settling.is_empty() {
             return Box::pin(notify.say_goodbye()).await;
         }
-        notify.stream.full = false;
-        notify.answer()?;
+        (notify.stream.full, notify.stream.carries) = (false, false);
         notify.tell_outcomes()?;
         if !draining {
             notify.send_repeats()?;
             notify.push_messages()?;
         }
+        notify.answer()?;
         // As those found it: there may be room by now for what they left.
         let writable = !notify.stream.full;
         let clock = &*session.node.clock;
-        let timeout = notify.window.next_timeout();
+        let answer_by = notify.unanswered.filter(|_| writable).map(|unanswered| unanswered.until);
+        let timeout = notify.window.next_timeout().into_iter().chain(answer_by).min();
         let hungry = writable && notify.window.room() > 0;
         tokio::select! {
             biased;
@@ -94,8 +101,15 @@ struct Notify<'a> {
     settling: VecDeque<Settling>,
     /// What is to be sent again, by `seq`, as soon as the stream has room.
     repeats: BTreeMap<u64, Repeat<Arc<Stored>>>,
-    /// The last ACK:R, which says that those before it have come as well.
-    unanswered: Option<u64>,
+    unanswered: Option<Unanswered>,
+}
+
+/// ACK:R that have come.
+#[derive(Clone, Copy)]
+struct Unanswered {
+    /// The last of them; its ACK:A says that those before it have come as well.
+    request: u64,
+    until: Moment,
 }
 
 /// What goes to the client.
@@ -103,12 +117,19 @@ struct Outgoing<'a> {
     sender: &'a FrameSender,
     /// There was no room for something.
     full: bool,
+    /// Something goes, with which more can go at no cost.
+    carries: bool,
 }
 
 impl Outgoing<'_> {
     fn has_room(&mut self) -> bool {
         self.full |= !self.sender.is_writable();
         !self.full
+    }
+
+    fn push(&mut self, frame: &Frame) -> Result<(), TransportError> {
+        self.carries = true;
+        self.sender.push(frame)
     }
 }
 
@@ -175,18 +196,20 @@ impl Notify<'_> {
     /// Tells the outcomes that are known, and when to come back.
     async fn say_goodbye(mut self) -> Result<(), End> {
         self.stream.sender.writable().await?;
-        self.answer()?;
         self.tell_outcomes()?;
-        self.stream.sender.push(&GoawayN { delay_ms: millis(self.session.node.away()) }.into())?;
+        self.stream.carries = true;
+        self.answer()?;
+        self.stream.push(&GoawayN { delay_ms: millis(self.session.node.away()) }.into())?;
         Ok(self.stream.sender.flush().await?)
     }
 
+    /// Sends ACK:A if something carries it, or if it has waited for that long enough.
     fn answer(&mut self) -> Result<(), End> {
-        if self.stream.has_room()
-            && let Some(request) = self.unanswered.take()
-        {
+        let Some(Unanswered { request, until }) = self.unanswered else { return Ok(()) };
+        if self.stream.carries || (until <= self.session.node.clock.now() && self.stream.has_room()) {
+            self.unanswered = None;
             self.session.node.meter.ack_a.add(1);
-            self.stream.sender.push(&AckA { request }.into())?;
+            self.stream.push(&AckA { request }.into())?;
         }
         Ok(())
     }
@@ -197,7 +220,7 @@ impl Notify<'_> {
             && let Some(frame) = self.session.seat.outcomes.take(self.session.peer)
         {
             self.session.node.meter.ack_n.add(1);
-            self.stream.sender.push(&frame.into())?;
+            self.stream.push(&frame.into())?;
         }
         Ok(())
     }
@@ -219,7 +242,7 @@ impl Notify<'_> {
             }
             self.session.hand_out(next.seq);
             node.meter.msg_n.add(1);
-            self.stream.sender.push(&message(&next, date, 1).into())?;
+            self.stream.push(&message(&next, date, 1).into())?;
             if Mutant::OutcomeBeforeTaken.is_planted() {
                 let header = next.envelope.header();
                 let mut told = Told::default();
@@ -268,7 +291,7 @@ impl Notify<'_> {
                 continue;
             }
             node.meter.msg_n.add(1);
-            self.stream.sender.push(&message(&repeat.item, date, repeat.attempt).into())?;
+            self.stream.push(&message(&repeat.item, date, repeat.attempt).into())?;
         }
         Ok(())
     }
@@ -304,7 +327,9 @@ impl Notify<'_> {
             }
         }
         let Some(request) = newest else { return Ok(()) };
-        self.unanswered = Some(request);
+        let until =
+            self.unanswered.map_or_else(|| self.session.node.clock.now() + ANSWER_PATIENCE, |other| other.until);
+        self.unanswered = Some(Unanswered { request, until });
         self.session.node.meter.ack_r.add(acks);
         let answers = Taken { taken: ranges.into_iter().collect(), refused };
         if !answers.is_empty() {

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use posthouse::client::{Client, Event, Stop};
-use posthouse::protocol::{AgainN, CloseCode, Frame, HelloR, Outcome, StreamKind};
+use posthouse::protocol::{AckR, AgainN, CloseCode, Frame, HelloR, Outcome, StreamKind, Taken};
 
 use crate::support::client::{Log, Taker, accepted, builder, client, outcomes, send};
 use crate::support::raw::{Session, Speaker, hello, reader};
@@ -125,6 +126,23 @@ async fn a_message_that_is_never_acknowledged_is_pushed_five_times_then_the_sess
     let taker = Taker::of(&bob);
     assert_eq!(outcomes(&mut sent).await, [Outcome::Delivered]);
     assert_eq!(taker.bodies(), ["one"]);
+}
+
+#[tokio::test]
+async fn the_confirmation_of_an_acknowledgement_goes_along_with_the_next_message() {
+    let relay = TestRelay::in_memory().started();
+    // One message at a time.
+    let mut bob = Session::open(relay.at(), 2, HelloR { credit_messages: 1, ..reader() }).await;
+    let alice = client(1, &relay.home());
+    accepted(&mut send(&alice, &relay.home(), 2, &["one", "two"]).await).await;
+    let Some(Frame::MsgN(one)) = bob.notify.hear().await else { panic!("no message") };
+    let answers = Taken { taken: [(one.seq, one.seq)].into_iter().collect(), refused: Vec::new() };
+    bob.notify.say(AckR { request: 0, store: bob.hello.store, answers }).await;
+    let Some(Frame::MsgN(two)) = bob.notify.hear().await else { panic!("no second message") };
+    assert!(two.seq > one.seq);
+    // What was written with one call comes in one datagram.
+    let along = bob.notify.hear().now_or_never().flatten();
+    assert!(matches!(&along, Some(Frame::AckA(confirmed)) if confirmed.request == 0), "{along:?}");
 }
 
 #[tokio::test]
