@@ -34,7 +34,7 @@ pub async fn run(program: &str, length: Duration) -> anyhow::Result<Bodies> {
 async fn plain_stream(length: Duration) -> anyhow::Result<f64> {
     let plain = Plain::start().await?;
     let server = plain.server.clone();
-    let reader = tokio::spawn(async move {
+    let reader = plain.thread.spawn(async move {
         let mut stream = server.accept_uni().await?;
         let mut bytes = 0;
         while let Some(chunk) = stream.read_chunk(usize::MAX, true).await? {

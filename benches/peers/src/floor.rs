@@ -17,6 +17,7 @@ use posthouse::store::redb::writer::WriterMode;
 use posthouse::store::{Append, Done, Fence, Op, RelayStore};
 use posthouse::time::{SystemClock, UnixMillis};
 use quinn::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio::runtime::{Builder, Handle};
 
 use crate::work::{BODY_BYTES, histogram};
 
@@ -97,7 +98,7 @@ async fn commits(length: Duration) -> anyhow::Result<Histogram<u64>> {
 async fn round_trips(length: Duration) -> anyhow::Result<Histogram<u64>> {
     let plain = Plain::start().await?;
     let server = plain.server.clone();
-    let echo = tokio::spawn(async move {
+    let echo = plain.thread.spawn(async move {
         let (mut send, mut receive) = server.accept_bi().await?;
         let mut frame = [0; FRAME_BYTES];
         while receive.read_exact(&mut frame).await.is_ok() {
@@ -120,10 +121,13 @@ async fn round_trips(length: Duration) -> anyhow::Result<Histogram<u64>> {
     Ok(times)
 }
 
-/// A plain quinn connection over loopback, with what quinn sets when nobody says anything.
+/// A plain quinn connection over loopback, with what quinn sets when nobody says anything. Its ends are on two threads,
+/// as a relay and its clients are: on one, neither would have to be woken.
 pub struct Plain {
     pub client: quinn::Connection,
     pub server: quinn::Connection,
+    /// Where the server is.
+    pub thread: Handle,
     _endpoints: [quinn::Endpoint; 2],
 }
 
@@ -133,17 +137,30 @@ impl Plain {
         let certificate = CertificateDer::from(made.cert);
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let config = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key.into())?;
-        let listening = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into())?;
+        let thread = another_thread()?;
+        let listening = {
+            let _there = thread.enter();
+            quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into())?
+        };
         let address = listening.local_addr()?;
         let mut roots = quinn::rustls::RootCertStore::empty();
         roots.add(certificate)?;
         let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
         endpoint.set_default_client_config(quinn::ClientConfig::with_root_certificates(Arc::new(roots))?);
-        let accept = async { anyhow::Ok(listening.accept().await.context("no connection")?.await?) };
-        let connect = async { anyhow::Ok(endpoint.connect(address, "localhost")?.await?) };
-        let (server, client) = tokio::try_join!(accept, connect)?;
-        Ok(Self { client, server, _endpoints: [listening, endpoint] })
+        let accepting = listening.clone();
+        let accept = async move { anyhow::Ok(accepting.accept().await.context("no connection")?.await?) };
+        let accepted = thread.spawn(accept);
+        let client = endpoint.connect(address, "localhost")?.await?;
+        Ok(Self { client, server: accepted.await??, thread, _endpoints: [listening, endpoint] })
     }
+}
+
+/// A thread with a runtime of its own, until the process ends.
+fn another_thread() -> anyhow::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    Ok(handle)
 }
 
 fn nanoseconds() -> anyhow::Result<Histogram<u64>> {

@@ -93,14 +93,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Makes load where it is never handed from one processor to the other. One thread is enough: those servers need the
 /// rest of this machine, and none was faster with two.
-fn on_one_thread(work: impl Future<Output = anyhow::Result<Figures>>) -> anyhow::Result<Figures> {
+fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    // Each end of the plain connections wakes the other on another processor, as programs do that talk.
-    let plain = Builder::new_multi_thread().enable_all().build()?;
     let mut report = Report::default();
     for round in 1..=args.rounds {
         for (place, load) in LOADS.iter().enumerate() {
@@ -121,8 +119,8 @@ fn main() -> anyhow::Result<()> {
             }
         }
         let short = Duration::from_secs(args.seconds.min(3));
-        report.add_floor(plain.block_on(floor::run(short))?);
-        report.add_bodies(plain.block_on(bodies::run(&args.posthouse, short))?);
+        report.add_floor(on_one_thread(floor::run(short))?);
+        report.add_bodies(on_one_thread(bodies::run(&args.posthouse, short))?);
     }
     println!("{}", report.table(&System::ALL));
     if let Some(document) = &args.write {
