@@ -37,11 +37,13 @@ pub enum Mutant {
     DeadSupersedes,
     /// What a relay knows of a session is never freed.
     SeatKept,
+    /// What a relay's journal holds is not carried out when its store is opened.
+    JournalForgotten,
 }
 
 impl Mutant {
     /// All of them, in the order above.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AcknowledgedBeforeStored,
         Self::NoDedup,
         Self::RowInAnotherCommit,
@@ -58,6 +60,7 @@ impl Mutant {
         Self::SignatureUnchecked,
         Self::DeadSupersedes,
         Self::SeatKept,
+        Self::JournalForgotten,
     ];
 
     /// Whether this defect is planted on this thread.

@@ -15,8 +15,9 @@ use posthouse::identity::Identity;
 use posthouse::protocol::Outcome;
 use posthouse::random::SystemEntropy;
 use posthouse::relay::{Relay, RelayOptions};
-use posthouse::store::redb::Backend;
+use posthouse::store::redb::file::journal_of;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
+use posthouse::store::redb::{Backend, Part};
 use posthouse::time::SystemClock;
 use posthouse::transport::Socket;
 use redb::StorageBackend;
@@ -278,13 +279,17 @@ async fn receive(client: Client, pair: usize, pen: &Arc<Pen>, mut ended: oneshot
     Ok(())
 }
 
-/// A file, and a death at one of its syncs.
+/// Files, and a death at one of their syncs.
 fn medium(path: PathBuf, death: Option<Death>) -> Backend {
+    let of = move |part| match part {
+        Part::Tables => path.clone(),
+        Part::Journal => journal_of(&path),
+    };
     let Some(Death { sync, after }) = death else {
-        return Backend::Custom(Arc::new(move || Ok(Box::new(file(&path)?))));
+        return Backend::Custom(Arc::new(move |part| Ok(Box::new(file(&of(part))?))));
     };
     let left = Arc::new(AtomicU64::new(sync));
-    Backend::Custom(Arc::new(move || Ok(Box::new(Deadly { file: file(&path)?, left: left.clone(), after }))))
+    Backend::Custom(Arc::new(move |part| Ok(Box::new(Deadly { file: file(&of(part))?, left: left.clone(), after }))))
 }
 
 fn file(path: &Path) -> io::Result<FileBackend> {

@@ -9,18 +9,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redb::{BackendError, StorageBackend};
 
-/// Opens the medium of a store anew; called again whenever the store has to be reopened.
-pub type OpenMedium = dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync;
+/// What a store keeps bytes of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The tables.
+    Tables,
+    /// The journal of the latest commits, if it has one.
+    Journal,
+}
+
+/// Opens a medium of a store anew; called again whenever the store has to be reopened.
+pub type OpenMedium = dyn Fn(Part) -> io::Result<Box<dyn StorageBackend>> + Send + Sync;
 
 /// Where a store keeps its bytes.
 #[derive(Clone)]
 pub enum Backend {
-    /// A file. Created if there is none; locked against other processes.
+    /// A file, with its journal beside it. Created if there is none; locked against other processes.
     File(PathBuf),
     /// Memory: gone with the process. For tests.
     Memory,
-    /// A medium that is wholly the store's own, such as a simulated disk. An empty one, or one on which the
-    /// creation was cut off, becomes a new store.
+    /// Media that are wholly the store's own, such as a simulated disk. Empty ones, or such on which the creation was
+    /// cut off, become a new store.
     Custom(Arc<OpenMedium>),
 }
 
@@ -58,9 +67,24 @@ impl Watch {
         self.0.failed.load(Ordering::SeqCst)
     }
 
-    /// Bytes of the medium, used or not.
+    /// Bytes of the medium of the tables, used or not.
     pub(super) fn length(&self) -> u64 {
         self.0.length.load(Ordering::Relaxed)
+    }
+
+    /// Syncs, unless a sync failed before, and remembers whether it did.
+    ///
+    /// # Errors
+    /// From the first failed one on.
+    pub(super) fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.failed() {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
+        let synced = sync();
+        if synced.is_err() {
+            self.0.failed.store(true, Ordering::SeqCst);
+        }
+        synced
     }
 }
 
@@ -97,14 +121,7 @@ impl StorageBackend for Watched {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.watch.failed() {
-            return Err(io::Error::other("an earlier sync failed"));
-        }
-        let synced = self.inner.sync_data();
-        if synced.is_err() {
-            self.watch.0.failed.store(true, Ordering::SeqCst);
-        }
-        synced
+        self.watch.sync(|| self.inner.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -150,14 +167,14 @@ mod tests {
         let disk = Disk::new(1);
         let Backend::Custom(open) = disk.backend() else { panic!("a disk is a custom medium") };
         let watch = Watch::default();
-        let first = Watched::new(open().unwrap(), &watch).unwrap();
+        let first = Watched::new(open(Part::Tables).unwrap(), &watch).unwrap();
         first.sync_data().unwrap();
         assert!(!watch.failed());
         disk.set_faults(Faults { sync_after: Some(0), ..Faults::default() });
         assert!(first.sync_data().is_err() && watch.failed());
         first.close().unwrap();
         // The kernel would call the next one a success; so does this disk.
-        let second = Watched::new(open().unwrap(), &watch).unwrap();
+        let second = Watched::new(open(Part::Tables).unwrap(), &watch).unwrap();
         assert!(second.sync_data().is_err());
         assert_eq!(disk.syncs(), 2);
     }

@@ -19,9 +19,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Backend;
+use super::engine::{Changes, Engine, Weight};
 use super::fault::Fault;
-use super::file::{OpenError, Schema, StoreFile};
-use super::writer::{Engine, Weight, Writer, WriterMode};
+use super::file::{OpenError, Schema, Sizes, StoreFile};
+use super::writer::{Writer, WriterMode};
 use crate::delivery::InboxRow;
 use crate::id::{LaneId, LaneKey, MessageId, PeerId, StoreId};
 use crate::protocol::{Envelope, Verdict};
@@ -30,7 +31,7 @@ use crate::ranges::Ranges;
 use crate::store::{Reply, StoreError};
 use crate::time::UnixMillis;
 
-const SCHEMA: Schema = Schema { kind: "client", upgrades: &[] };
+const SCHEMA: Schema = Schema { kind: "client", upgrades: &[], replay: None };
 
 const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
 const OUTCOMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outcomes");
@@ -148,7 +149,8 @@ impl ClientStore {
             ClientEngine.begin(transaction)?;
             Ok(())
         };
-        let file = StoreFile::open(backend, SCHEMA, CACHE_BYTES, entropy, &mut fill)?;
+        let sizes = Sizes { cache_bytes: CACHE_BYTES, ..Sizes::default() };
+        let file = StoreFile::open(backend, SCHEMA, sizes, entropy, &mut fill)?;
         let damaged = |error: StoreError| OpenError::Corrupt { path: path.clone(), detail: error.to_string() };
         let recovered = file.read(recover).map_err(damaged)?;
         let io = |source| OpenError::Io { path: path.clone(), source };
@@ -304,8 +306,8 @@ impl Engine for ClientEngine {
         Ok(())
     }
 
-    fn finish(&mut self, _: Tables<'_>) -> Result<bool, Fault> {
-        Ok(true)
+    fn finish(&mut self, _: &mut Tables<'_>) -> Result<Changes, Fault> {
+        Ok(Changes::Some)
     }
 
     fn committed(&mut self) {}

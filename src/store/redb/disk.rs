@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
-use super::backend::Backend;
-pub(crate) use super::platter::{Faults, Loss};
+use super::backend::{Backend, Part};
+pub(crate) use super::platter::{Faults, JOURNAL, Loss, TABLES};
 use super::platter::{Platter, eio};
 
 /// What was done to a disk, in order.
@@ -18,15 +18,18 @@ enum Deed {
     Sync,
 }
 
+/// What is on the files of a disk.
+type Files = [Vec<u8>; 2];
+
 #[derive(Debug)]
 struct State {
     platter: Platter,
     operations: u64,
     syncs: u64,
     life: u64,
-    open: bool,
-    /// What was on it when the journal began, and what was done since.
-    journal: Option<(Vec<u8>, Vec<Deed>)>,
+    open: [bool; 2],
+    /// What was on it when the diary began, and what was done since, to which file.
+    diary: Option<(Files, Vec<(usize, Deed)>)>,
 }
 
 /// The disk. Clones are the same.
@@ -43,7 +46,7 @@ impl Disk {
             (random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % below
         };
         let platter = Platter::new(Box::new(dice));
-        Self(Arc::new(Mutex::new(State { platter, operations: 0, syncs: 0, life: 0, open: false, journal: None })))
+        Self(Arc::new(Mutex::new(State { platter, operations: 0, syncs: 0, life: 0, open: [false; 2], diary: None })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -53,18 +56,23 @@ impl Disk {
     /// A store's backend on this disk.
     pub(crate) fn backend(&self) -> Backend {
         let disk = self.clone();
-        Backend::Custom(Arc::new(move || Ok(Box::new(disk.medium()?))))
+        Backend::Custom(Arc::new(move |part| {
+            Ok(Box::new(disk.medium(match part {
+                Part::Tables => TABLES,
+                Part::Journal => JOURNAL,
+            })?))
+        }))
     }
 
-    /// Opens it. A second database on it would destroy it, so that may not be.
-    pub(crate) fn medium(&self) -> io::Result<Medium> {
+    /// Opens a file of it. A second database on it would destroy it, so that may not be.
+    pub(crate) fn medium(&self, file: usize) -> io::Result<Medium> {
         let mut state = self.state();
         if !state.platter.on {
             return Err(eio());
         }
-        assert!(!state.open, "two databases on one disk");
-        state.open = true;
-        Ok(Medium { disk: self.clone(), life: state.life })
+        assert!(!state.open[file], "two databases on one disk");
+        state.open[file] = true;
+        Ok(Medium { disk: self.clone(), life: state.life, file })
     }
 
     pub(crate) fn set_faults(&self, faults: Faults) {
@@ -81,7 +89,7 @@ impl Disk {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.state().platter.len()
+        self.state().platter.used()
     }
 
     /// The power fails now. To be called before the store is dropped, which would close it well.
@@ -93,35 +101,35 @@ impl Disk {
     pub(crate) fn power_on(&self, loss: Loss) {
         let mut state = self.state();
         state.platter.lose(loss);
-        state.open = false;
+        state.open = [false; 2];
         state.life += 1;
     }
 
     /// Counts syncs from here, and remembers everything that is done.
-    pub(crate) fn keep_journal(&self) {
+    pub(crate) fn keep_diary(&self) {
         let mut state = self.state();
         state.syncs = 0;
-        state.journal = Some((state.platter.safe.clone(), Vec::new()));
+        state.diary = Some(([TABLES, JOURNAL].map(|file| state.platter.safe(file).to_vec()), Vec::new()));
     }
 
-    /// Another disk, with what would be on this one if the power had failed at that sync since the journal began: the
+    /// Another disk, with what would be on this one if the power had failed at that sync since the diary began: the
     /// first is 1. Of what it would have synced, that much is lost.
     pub(crate) fn at_sync(&self, sync: u64, loss: Loss, seed: u64) -> Self {
         let found = Self::new(seed);
         let (state, mut other) = (self.state(), found.state());
-        let (begin, deeds) = state.journal.as_ref().expect("a journal is kept");
-        other.platter.put_back(begin.clone());
+        let (begin, deeds) = state.diary.as_ref().expect("a diary is kept");
+        begin.iter().enumerate().for_each(|(file, bytes)| other.platter.put_back(file, bytes.clone()));
         let mut syncs = 0;
-        for deed in deeds {
+        for (file, deed) in deeds {
             let done = match deed {
-                Deed::Write(offset, data) => other.platter.write(*offset, data),
-                Deed::SetLen(len) => other.platter.set_len(*len),
+                Deed::Write(offset, data) => other.platter.write(*file, *offset, data),
+                Deed::SetLen(len) => other.platter.set_len(*file, *len),
                 Deed::Sync => {
                     syncs += 1;
                     if syncs == sync {
                         break;
                     }
-                    other.platter.sync()
+                    other.platter.sync(*file)
                 }
             };
             done.unwrap();
@@ -137,6 +145,7 @@ impl Disk {
 pub(crate) struct Medium {
     disk: Disk,
     life: u64,
+    file: usize,
 }
 
 impl Medium {
@@ -149,15 +158,15 @@ impl Medium {
         let mut state = self.state()?;
         state.operations += 1;
         match &deed {
-            Deed::Write(offset, data) => state.platter.write(*offset, data)?,
-            Deed::SetLen(len) => state.platter.set_len(*len)?,
+            Deed::Write(offset, data) => state.platter.write(self.file, *offset, data)?,
+            Deed::SetLen(len) => state.platter.set_len(self.file, *len)?,
             Deed::Sync => {
                 state.syncs += 1;
-                state.platter.sync()?;
+                state.platter.sync(self.file)?;
             }
         }
-        if let Some((_, deeds)) = &mut state.journal {
-            deeds.push(deed);
+        if let Some((_, deeds)) = &mut state.diary {
+            deeds.push((self.file, deed));
         }
         Ok(())
     }
@@ -165,11 +174,11 @@ impl Medium {
 
 impl StorageBackend for Medium {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state()?.platter.len())
+        Ok(self.state()?.platter.len(self.file))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.state()?.platter.read(offset, out)
+        self.state()?.platter.read(self.file, offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -187,7 +196,7 @@ impl StorageBackend for Medium {
     fn close(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         if state.life == self.life {
-            state.open = false;
+            state.open[self.file] = false;
         }
         Ok(())
     }

@@ -3,17 +3,22 @@
 //! After any I/O error redb answers nothing but errors, so the database is dropped and opened anew before it
 //! is next used. A failed sync is another matter: what the disk holds is then unknown, so nothing is tried
 //! again and every request from then on is answered [`StoreError::Fatal`].
+//!
+//! A store that has a journal enters there what a transaction changed, and redb commits without a sync.
+//! What does not fit there is committed by redb with one, which makes the journal begin anew.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 
 use redb::{CompactionError, Database, Durability, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::backend::{Backend, Watch};
 use super::fault::Fault;
+pub use super::journal::{DEFAULT_JOURNAL_BYTES, Record};
+use super::journal::{Entered, Journal};
 pub(super) use super::open::set_store_id;
-pub use super::open::{Fill, OpenError, Schema, Upgrade};
-use super::open::{Opening, serial, set_serial};
+pub use super::open::{Fill, OpenError, Replay, Schema, Upgrade, journal_of};
+use super::open::{NewJournal, Opening, serial, set_serial};
 use crate::id::StoreId;
 use crate::mutant::Mutant;
 use crate::random::Entropy;
@@ -24,8 +29,27 @@ use crate::store::StoreError;
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 
 /// A file up to this length is walked when it is opened after a kill, which takes some tenths of a second. Of a
-/// longer one each commit writes what spares the walk, at the cost of a second sync.
+/// longer one each commit of redb writes what spares the walk, at the cost of a second sync.
 const WALKED_BYTES: u64 = 64 << 20;
+
+/// What a store may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Memory for pages; see [`DEFAULT_CACHE_BYTES`].
+    pub cache_bytes: usize,
+    /// Length of the journal; see [`DEFAULT_JOURNAL_BYTES`].
+    pub journal_bytes: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { cache_bytes: DEFAULT_CACHE_BYTES, journal_bytes: DEFAULT_JOURNAL_BYTES }
+    }
+}
+
+/// Pages that become free are used again only once the tables are synced: that is done as soon as the file has grown by
+/// so much since, or by a quarter if that is more.
+const GROWTH_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Default)]
 struct Current {
@@ -43,8 +67,15 @@ pub struct StoreFile {
     id: StoreId,
     current: RwLock<Current>,
     /// Held while a write transaction lives and while the database is reopened: two databases on one medium
-    /// would destroy it.
-    gate: Mutex<()>,
+    /// would destroy it. The journal belongs to who holds it.
+    gate: Mutex<Option<Journal>>,
+    new_journal: NewJournal,
+    /// Held by who begins to read, and by who has told of a transaction until it is in the tables.
+    reading: RwLock<()>,
+    /// The journal holds what no synced commit of redb does.
+    logged: AtomicBool,
+    /// How long the tables were when redb synced them last.
+    synced_length: AtomicU64,
     /// Counts the openings, so that an error of an earlier one does not close a later one.
     opening: AtomicU64,
     /// The opening that met an error and is of no further use.
@@ -56,12 +87,14 @@ pub struct StoreFile {
     fatal: OnceLock<Arc<str>>,
 }
 
-/// A write transaction and the right to have one. Dropped without a commit, it changes nothing.
+/// A write transaction and the right to have one. Dropped without a commit, it changes nothing, unless the journal has it.
 pub struct Writing<'a> {
     file: &'a StoreFile,
     transaction: WriteTransaction,
     opening: u64,
-    _gate: MutexGuard<'a, ()>,
+    gate: MutexGuard<'a, Option<Journal>>,
+    /// The journal has it: nobody may read before it is in the tables.
+    entered: Option<RwLockWriteGuard<'a, ()>>,
 }
 
 impl std::fmt::Debug for Writing<'_> {
@@ -70,11 +103,58 @@ impl std::fmt::Debug for Writing<'_> {
     }
 }
 
-impl Writing<'_> {
+/// Enters a transaction into the journal.
+#[derive(Debug)]
+pub struct Pen<'w, 'a> {
+    file: &'a StoreFile,
+    opening: u64,
+    journal: &'w mut Option<Journal>,
+    entered: &'w mut Option<RwLockWriteGuard<'a, ()>>,
+}
+
+impl Pen<'_, '_> {
+    /// Makes durable what the transaction changes, and makes all who read wait for its commit. False if there is no
+    /// journal, or no room in it: then the commit makes it durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Fatal`] if syncing fails.
+    pub fn enter(&mut self, record: &mut Record) -> Result<bool, StoreError> {
+        let file = self.file;
+        let Some(journal) = self.journal.as_mut().filter(|_| !file.is_unsafe()) else { return Ok(false) };
+        let synced = file.synced_length.load(Ordering::Relaxed);
+        if file.watch.length() > synced + GROWTH_BYTES.max(synced / 4) {
+            return Ok(false);
+        }
+        let serial = file.serial.load(Ordering::SeqCst) + 1;
+        match journal.enter(serial, record) {
+            Ok(Entered::NoRoom) => Ok(false),
+            Ok(Entered::Synced) => {
+                *self.entered = Some(file.reading.write().unwrap_or_else(PoisonError::into_inner));
+                file.serial.store(serial, Ordering::SeqCst);
+                file.logged.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(error) => Err(file.condemn(&format!("syncing the journal failed: {error}"))),
+        }
+    }
+
+    /// See [`Writing::report`].
+    pub fn report(&self, fault: Fault) -> StoreError {
+        self.file.report(self.opening, fault)
+    }
+}
+
+impl<'a> Writing<'a> {
     /// The transaction itself.
     #[must_use]
     pub const fn transaction(&self) -> &WriteTransaction {
         &self.transaction
+    }
+
+    /// The transaction, and what enters it into the journal.
+    pub fn parts(&mut self) -> (&WriteTransaction, Pen<'_, 'a>) {
+        let Self { file, transaction, opening, gate, entered } = self;
+        (transaction, Pen { file, opening: *opening, journal: gate, entered })
     }
 
     /// Takes note of a fault met in this transaction, and says how to answer.
@@ -87,8 +167,25 @@ impl Writing<'_> {
     /// # Errors
     /// See [`StoreError`]: the file has to be opened anew then; nothing was changed all the same.
     pub fn abort(self) -> Result<(), StoreError> {
-        let Self { file, transaction, opening, _gate } = self;
+        let Self { file, transaction, opening, gate: _gate, .. } = self;
         transaction.abort().map_err(|error| file.report(opening, error.into()))
+    }
+
+    /// Commits what the journal has, unless bringing it into the tables failed. Where that cannot be done, the file is
+    /// opened anew before it is next used, and finds it in the journal.
+    pub fn settle(self, written: Result<(), Fault>) {
+        let Self { file, mut transaction, opening, gate: _gate, entered: _entered } = self;
+        let serial = file.serial.load(Ordering::SeqCst);
+        let committed = written.and_then(|()| {
+            transaction.set_durability(Durability::None)?;
+            set_serial(&transaction, serial)?;
+            Ok(transaction.commit()?)
+        });
+        if let Err(fault) = committed {
+            let error = file.report(opening, fault);
+            file.broken.fetch_max(opening, Ordering::SeqCst);
+            tracing::warn!(%error, "what the journal has could not be brought into the tables yet");
+        }
     }
 
     /// Commits and syncs. A commit that redb reports as failed may have happened all the same: whether it did
@@ -97,15 +194,20 @@ impl Writing<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`] if nothing of the transaction was kept; after `Fatal` either may be true.
     pub fn commit(self) -> Result<(), StoreError> {
-        let Self { file, transaction, opening, _gate: gate } = self;
+        let Self { file, mut transaction, opening, mut gate, .. } = self;
         let serial = file.serial.load(Ordering::SeqCst) + 1;
-        let committed = set_serial(&transaction, serial).and_then(|()| Ok(transaction.commit()?));
+        let durability = if file.is_unsafe() { Durability::None } else { Durability::Immediate };
+        let committed = transaction
+            .set_durability(durability)
+            .map_err(Fault::from)
+            .and_then(|()| set_serial(&transaction, serial))
+            .and_then(|()| Ok(transaction.commit()?));
         match committed.map_err(|fault| file.report(opening, fault)) {
             Ok(()) => {}
             Err(StoreError::Fatal(why)) => return Err(StoreError::Fatal(why)),
             Err(error) => {
                 file.unsure.store(serial, Ordering::SeqCst);
-                let reopened = file.reopen_if_broken(&gate);
+                let reopened = file.reopen_if_broken(&mut gate);
                 // Found later, when this is answered, it would make the answer a lie: that ends the process.
                 file.unsure.store(0, Ordering::SeqCst);
                 if reopened.is_err() || file.serial.load(Ordering::SeqCst) != serial {
@@ -114,6 +216,11 @@ impl Writing<'_> {
             }
         }
         file.serial.store(serial, Ordering::SeqCst);
+        if let Some(journal) = &mut *gate {
+            journal.begin_lap();
+        }
+        file.logged.store(false, Ordering::Relaxed);
+        file.synced_length.store(file.watch.length(), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -126,16 +233,24 @@ impl StoreFile {
     pub fn open(
         backend: Backend,
         schema: Schema,
-        cache_bytes: usize,
+        sizes: Sizes,
         entropy: &dyn Entropy,
         fill: &mut Fill<'_>,
     ) -> Result<Self, OpenError> {
-        let watch = Watch::default();
-        let opening = Opening { backend: &backend, schema, cache_bytes, watch: &watch };
+        let Sizes { cache_bytes, journal_bytes } = sizes;
+        let (watch, mut journal) = (Watch::default(), None);
+        let new_journal = NewJournal { most_bytes: journal_bytes, seed: entropy.bytes() };
+        let mut opening =
+            Opening { backend: &backend, schema, cache_bytes, watch: &watch, journal: &mut journal, new_journal };
         let (database, id) = opening.open_or_create(StoreId(entropy.bytes()), fill)?;
+        let logged = journal.as_ref().is_some_and(|journal| !journal.is_empty());
         let file = Self {
             current: RwLock::new(Current { database: Some(database), closed: false }),
-            gate: Mutex::new(()),
+            gate: Mutex::new(journal),
+            reading: RwLock::default(),
+            new_journal,
+            logged: AtomicBool::new(logged),
+            synced_length: AtomicU64::new(watch.length()),
             opening: AtomicU64::new(1),
             broken: AtomicU64::new(0),
             serial: AtomicU64::new(0),
@@ -152,7 +267,19 @@ impl StoreFile {
             OpenError::Io { path: file.backend.path().to_owned(), source }
         })?;
         file.serial.store(last, Ordering::SeqCst);
+        file.part_from_copies();
         Ok(file)
+    }
+
+    /// Takes the next number for a commit of its own, if there is a journal: so what will stand there does not follow a
+    /// copy that was made of the tables before.
+    fn part_from_copies(&self) {
+        let is_journaled = self.gate.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let parted = if is_journaled { self.write().and_then(Writing::commit) } else { Ok(()) };
+        if let Err(error) = parted {
+            // A full disk is no reason not to open.
+            tracing::warn!(%error, "the tables could not be synced at the opening");
+        }
     }
 
     /// Which life of which store this is.
@@ -172,11 +299,30 @@ impl StoreFile {
         &self.watch
     }
 
+    /// A deliberate defect: nothing is durable when it is answered.
+    fn is_unsafe(&self) -> bool {
+        Mutant::AcknowledgedBeforeStored.is_planted() && self.schema.kind == "relay"
+    }
+
+    /// Whether [`checkpoint`](Self::checkpoint) would have something to do.
+    pub fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Relaxed)
+    }
+
+    /// Syncs the tables, so that nothing depends on the journal.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; the journal keeps what it has then.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        if self.is_logged() { self.write()?.commit() } else { Ok(()) }
+    }
+
     /// Reads all pages and compares their checksums. Nobody may be reading.
     ///
     /// # Errors
     /// [`StoreError::Fatal`] if the file is damaged.
     pub fn check_pages(&self) -> Result<(), StoreError> {
+        self.checkpoint()?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         match current.database.as_mut().ok_or(StoreError::Closed)?.check_integrity() {
             Ok(true) => Ok(()),
@@ -190,21 +336,19 @@ impl StoreFile {
     /// # Errors
     /// [`StoreError::Unavailable`] if the file does not work now, `Fatal` or `Closed` if it never will again.
     pub fn write(&self) -> Result<Writing<'_>, StoreError> {
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.reopen_if_broken(&gate)?;
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reopen_if_broken(&mut gate)?;
         let (begun, opening) = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             let database = current.database.as_ref().ok_or(StoreError::Closed)?;
-            let begun = database.begin_write().map_err(Fault::from).and_then(|mut transaction| {
-                let unsafe_relay = Mutant::AcknowledgedBeforeStored.is_planted() && self.schema.kind == "relay";
-                transaction.set_durability(if unsafe_relay { Durability::None } else { Durability::Immediate })?;
+            let begun = database.begin_write().map_err(Fault::from).map(|mut transaction| {
                 transaction.set_quick_repair(self.watch.length() > WALKED_BYTES);
-                Ok(transaction)
+                transaction
             });
             (begun, self.opening.load(Ordering::SeqCst))
         };
         let transaction = begun.map_err(|fault| self.report(opening, fault))?;
-        Ok(Writing { file: self, transaction, opening, _gate: gate })
+        Ok(Writing { file: self, transaction, opening, gate, entered: None })
     }
 
     /// Reads within one transaction.
@@ -214,11 +358,12 @@ impl StoreFile {
     pub fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
         // Without a writer that reopens the file, the reader does it.
         match self.gate.try_lock() {
-            Ok(gate) => self.reopen_if_broken(&gate)?,
-            Err(TryLockError::Poisoned(gate)) => self.reopen_if_broken(&gate.into_inner())?,
+            Ok(mut gate) => self.reopen_if_broken(&mut gate)?,
+            Err(TryLockError::Poisoned(gate)) => self.reopen_if_broken(&mut gate.into_inner())?,
             Err(TryLockError::WouldBlock) => {}
         }
         let (begun, opening) = {
+            let _reading = self.reading.read().unwrap_or_else(PoisonError::into_inner);
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(fatal) = self.fatal.get() {
                 return Err(StoreError::Fatal(fatal.clone()));
@@ -226,7 +371,12 @@ impl StoreFile {
             let database = current.database.as_ref();
             let unavailable = || StoreError::Unavailable("it is being opened anew".into());
             let database = database.ok_or_else(|| if current.closed { StoreError::Closed } else { unavailable() })?;
-            (database.begin_read().map_err(Fault::from), self.opening.load(Ordering::SeqCst))
+            let opening = self.opening.load(Ordering::SeqCst);
+            if self.broken.load(Ordering::SeqCst) >= opening {
+                // It may lack what was told of.
+                return Err(unavailable());
+            }
+            (database.begin_read().map_err(Fault::from), opening)
         };
         begun.and_then(|transaction| look(&transaction)).map_err(|fault| self.report(opening, fault))
     }
@@ -259,8 +409,8 @@ impl StoreFile {
     /// # Errors
     /// See [`StoreError`]. What the file holds is the same, whether it was moved or not.
     pub fn compact(&self) -> Result<(), StoreError> {
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.reopen_if_broken(&gate)?;
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reopen_if_broken(&mut gate)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let compacted = current.database.as_mut().ok_or(StoreError::Closed)?.compact();
         match compacted {
@@ -272,15 +422,21 @@ impl StoreFile {
         }
     }
 
-    /// Closes the file well, once its last write transaction has ended.
+    /// Closes the file well, once its last write transaction has ended. If its tables can be synced, nothing is left in
+    /// the journal, which could be taken for what follows another copy of them.
     pub fn close(&self) {
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.checkpoint() {
+            tracing::warn!(%error, "the journal is needed at the next start");
+        }
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Current { database: None, closed: true };
-        drop(gate);
+        if let Some(journal) = gate.take().filter(|_| !self.is_logged()) {
+            journal.clear();
+        }
     }
 
-    fn reopen_if_broken(&self, _gate: &MutexGuard<'_, ()>) -> Result<(), StoreError> {
+    fn reopen_if_broken(&self, journal: &mut Option<Journal>) -> Result<(), StoreError> {
         if let Some(fatal) = self.fatal.get() {
             return Err(StoreError::Fatal(fatal.clone()));
         }
@@ -293,8 +449,9 @@ impl StoreFile {
             return Err(StoreError::Closed);
         }
         current.database = None;
-        let Self { backend, schema, cache_bytes, watch, .. } = self;
-        let reopened = Opening { backend, schema: *schema, cache_bytes: *cache_bytes, watch }.reopen();
+        let Self { backend, schema, cache_bytes, watch, new_journal, .. } = self;
+        let (schema, cache_bytes, new_journal) = (*schema, *cache_bytes, *new_journal);
+        let reopened = Opening { backend, schema, cache_bytes, watch, journal, new_journal }.reopen();
         if watch.failed() {
             return Err(self.condemn("syncing to the disk failed while the store was opened anew"));
         }

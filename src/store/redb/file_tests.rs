@@ -10,17 +10,20 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::backend::Backend;
 use super::disk::{Disk, Faults, Loss};
+use super::engine::{Changes, Engine, Weight};
 use super::fault::Fault;
-use super::file::{OpenError, Schema, StoreFile};
-use super::writer::{Engine, Weight, Writer, WriterMode};
+use super::file::{OpenError, Schema, Sizes, StoreFile};
+use super::writer::{Writer, WriterMode};
 use crate::random::SystemEntropy;
 use crate::store::{Reply, StoreError};
 use crate::time::Moment;
 
 const COUNTS: TableDefinition<'_, u64, u64> = TableDefinition::new("counts");
-const FIRST: Schema = Schema { kind: "test", upgrades: &[] };
-const SCHEMA: Schema = Schema { kind: "test", upgrades: &[add_one, times_ten] };
+const FIRST: Schema = Schema { kind: "test", upgrades: &[], replay: None };
+const SCHEMA: Schema = Schema { kind: "test", upgrades: &[add_one, times_ten], replay: None };
 const CACHE: usize = 1 << 20;
+/// So short that it is soon full.
+const JOURNAL_BYTES: u64 = 200;
 
 /// Requests: add one to a key. Key 13 is a corrupt row, 14 refused, 15 a bug, 16 a question; 17 waits for the
 /// gate, 18 carries a MiB, and 19 may wait for company.
@@ -58,8 +61,8 @@ impl Engine for Counter {
         Ok(count)
     }
 
-    fn finish(&mut self, work: Self::Work<'_>) -> Result<bool, Fault> {
-        Ok(work.1)
+    fn finish(&mut self, work: &mut Self::Work<'_>) -> Result<Changes, Fault> {
+        Ok(if work.1 { Changes::Some } else { Changes::None })
     }
 
     fn committed(&mut self) {
@@ -90,12 +93,16 @@ fn times_ten(transaction: &WriteTransaction) -> Result<(), Fault> {
     change_first(transaction, |count| count * 10)
 }
 
+const fn sizes(cache_bytes: usize) -> Sizes {
+    Sizes { cache_bytes, journal_bytes: JOURNAL_BYTES }
+}
+
 fn open_schema(backend: Backend, schema: Schema) -> Result<StoreFile, OpenError> {
     open_with(backend, schema, CACHE)
 }
 
 fn open_with(backend: Backend, schema: Schema, cache: usize) -> Result<StoreFile, OpenError> {
-    StoreFile::open(backend, schema, cache, &SystemEntropy, &mut |transaction| {
+    StoreFile::open(backend, schema, sizes(cache), &SystemEntropy, &mut |transaction| {
         transaction.open_table(COUNTS)?;
         Ok(())
     })
@@ -125,7 +132,7 @@ fn a_file_is_made_whole_or_not_at_all() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deep/store.redb");
     let temporary = directory.path().join("deep/store.redb.new");
-    let failed = StoreFile::open(Backend::File(path.clone()), SCHEMA, CACHE, &SystemEntropy, &mut |_| {
+    let failed = StoreFile::open(Backend::File(path.clone()), SCHEMA, sizes(CACHE), &SystemEntropy, &mut |_| {
         Err(Fault::corrupt("the process dies here"))
     });
     assert!(failed.is_err());
@@ -153,7 +160,7 @@ fn a_file_is_readable_by_its_owner_alone() {
 /// A store of this version, in which the first count is 4.
 fn made_as(schema: Schema, path: &std::path::Path) -> StoreFile {
     let fill = &mut |transaction: &_| change_first(transaction, |_| 4);
-    StoreFile::open(Backend::File(path.to_owned()), schema, CACHE, &SystemEntropy, fill).unwrap()
+    StoreFile::open(Backend::File(path.to_owned()), schema, sizes(CACHE), &SystemEntropy, fill).unwrap()
 }
 
 #[test]

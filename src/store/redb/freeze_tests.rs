@@ -8,10 +8,10 @@ use bytes::Bytes;
 use redb::TableDefinition;
 
 use super::client::{Change, ClientStore, KeptOutcome, Letter};
-use super::disk::{Disk, Loss};
+use super::disk::{Disk, Loss, TABLES};
 use super::file_tests::now;
-use super::relay::RedbRelayStore;
 use super::relay::contract_tests::options;
+use super::relay::{OpenOptions, RedbRelayStore};
 use super::writer::WriterMode;
 use crate::delivery::InboxRow;
 use crate::id::{LaneId, PeerId, RelayId, StoreId};
@@ -28,7 +28,7 @@ const LOSSES: [Loss; 8] =
 /// Makes a store so long that each of its commits has two syncs.
 fn lengthen(disk: &Disk) {
     const FILLING: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("filling");
-    let database = redb::Builder::new().create_with_backend(disk.medium().unwrap()).unwrap();
+    let database = redb::Builder::new().create_with_backend(disk.medium(TABLES).unwrap()).unwrap();
     let transaction = database.begin_write().unwrap();
     let mut filling = transaction.open_table(FILLING).unwrap();
     for key in 0..65 {
@@ -53,15 +53,21 @@ fn hold_at_every_sync(disk: &Disk, answered: &[u64], losses: &[Loss], look: impl
             let may_be = states.iter().skip(known - 1).take(2);
             let when = format!("frozen at sync {sync}, {known} steps known, {loss:?} lost");
             assert!(may_be.clone().any(|state| *state == shown), "{when}: {shown}\nis none of\n{may_be:#?}");
-            let mut database = redb::Builder::new().create_with_backend(found.medium().unwrap()).unwrap();
+            let mut database = redb::Builder::new().create_with_backend(found.medium(TABLES).unwrap()).unwrap();
             assert!(database.check_integrity().unwrap(), "{when}: its pages are damaged");
         }
     }
 }
 
+/// A relay's store with a journal of this length.
+fn open_relay(disk: &Disk, clock: &Arc<TestClock>, journal_bytes: u64) -> RedbRelayStore {
+    let options = options(disk.backend(), clock, WriterMode::Inline);
+    RedbRelayStore::open(OpenOptions { journal_bytes, ..options }).unwrap()
+}
+
 /// Whose session a relay's store knows to be cut off, and all of its rows, after a check of them. It has to go on.
-fn relay_shows(disk: &Disk, clock: &Arc<TestClock>) -> String {
-    let store = RedbRelayStore::open(options(disk.backend(), clock, WriterMode::Inline)).unwrap();
+fn relay_shows(disk: &Disk, clock: &Arc<TestClock>, journal_bytes: u64) -> String {
+    let store = open_relay(disk, clock, journal_bytes);
     assert_eq!(now(store.check()).unwrap().problems, [] as [String; 0]);
     let rows = Arc::new(Mutex::new(Vec::new()));
     let kept = rows.clone();
@@ -76,11 +82,11 @@ fn relay_shows(disk: &Disk, clock: &Arc<TestClock>) -> String {
     format!("{:?} {rows:?}", store.interrupted())
 }
 
-/// Runs a relay's store through what can happen to it, as far as so many steps.
-fn hold_a_relay(disk: &Disk, steps: usize, losses: &[Loss]) {
+/// Runs a relay's store with a journal of this length through what can happen to it, as far as so many steps.
+fn hold_a_relay(disk: &Disk, journal_bytes: u64, steps: usize, losses: &[Loss]) {
     let clock = TestClock::shared();
-    let store = RedbRelayStore::open(options(disk.backend(), &clock, WriterMode::Inline)).unwrap();
-    disk.keep_journal();
+    let store = open_relay(disk, &clock, journal_bytes);
+    disk.keep_diary();
     let append = |from, to, key, n| Op::Append(message(lane(from, to, key), n));
     let forward = Some(Forward { relay: RelayId::from_bytes([8; 32]), address: "elsewhere".to_owned() });
     let settle = |answers: Taken| Op::Settle { store: store.store_id(), answers, handed_out: u64::MAX, patient: false };
@@ -116,12 +122,15 @@ fn hold_a_relay(disk: &Disk, steps: usize, losses: &[Loss]) {
         now(store.expire(100)).unwrap();
         answered.push(disk.syncs());
     }
-    hold_at_every_sync(disk, &answered, losses, |disk| relay_shows(disk, &clock));
+    hold_at_every_sync(disk, &answered, losses, |disk| relay_shows(disk, &clock, journal_bytes));
 }
 
 #[test]
 fn nothing_answered_is_lost_and_no_batch_is_halved_by_a_power_cut() {
-    hold_a_relay(&Disk::new(1), usize::MAX, &LOSSES);
+    // A journal that takes all, one that is full now and then, and none.
+    for journal_bytes in [64 << 10, 2 << 10, 0] {
+        hold_a_relay(&Disk::new(1), journal_bytes, usize::MAX, &LOSSES);
+    }
 }
 
 #[test]
@@ -129,7 +138,7 @@ fn nor_in_a_file_whose_commits_have_two_syncs() {
     let disk = Disk::new(1);
     drop(RedbRelayStore::open(options(disk.backend(), &TestClock::shared(), WriterMode::Inline)).unwrap());
     lengthen(&disk);
-    hold_a_relay(&disk, 2, &[Loss::Nothing, Loss::Tail, Loss::Sectors]);
+    hold_a_relay(&disk, 0, 2, &[Loss::Nothing, Loss::Tail, Loss::Sectors]);
 }
 
 /// All that a client's store holds.
@@ -142,7 +151,7 @@ fn client_shows(disk: &Disk) -> String {
 
 fn hold_a_client(disk: &Disk, steps: usize, losses: &[Loss]) {
     let store = ClientStore::open(disk.backend(), WriterMode::Inline, &SystemEntropy).unwrap().0;
-    disk.keep_journal();
+    disk.keep_diary();
     let keep = |n: u64| {
         let letter = Letter { envelope: sample(n, &[7; 3000]), home: None, deadline: UnixMillis(n) };
         Change::Keep(n, Arc::new(letter))

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError, TableDefinition,
-    TableError, WriteTransaction,
+    Builder, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, StorageBackend, StorageError,
+    TableDefinition, TableError, WriteTransaction,
 };
 
-use super::backend::{Backend, Watch, Watched};
+use super::backend::{Backend, Part, Watch, Watched};
 use super::fault::Fault;
+use super::journal::Journal;
 use crate::id::StoreId;
+use crate::mutant::Mutant;
 
 /// What every store file has: its kind, its schema's version, its store id.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -37,7 +39,13 @@ pub struct Schema {
     pub kind: &'static str,
     /// The steps that lead from each version of its tables to the next: the first from version 1 to version 2.
     pub upgrades: &'static [Upgrade],
+    /// Carries out what a journal says of one commit; without it there is no journal. It reads what earlier versions
+    /// wrote as well.
+    pub replay: Option<Replay>,
 }
+
+/// Does to the tables what a commit did, from the content of its record.
+pub type Replay = fn(&WriteTransaction, &[u8]) -> Result<(), Fault>;
 
 /// Makes of the tables of one version those of the next.
 pub type Upgrade = fn(&WriteTransaction) -> Result<(), Fault>;
@@ -134,11 +142,25 @@ pub(super) struct Opening<'a> {
     pub(super) schema: Schema,
     pub(super) cache_bytes: usize,
     pub(super) watch: &'a Watch,
+    /// Opened with the tables, if the store has one.
+    pub(super) journal: &'a mut Option<Journal>,
+    pub(super) new_journal: NewJournal,
+}
+
+/// What a journal needs when it is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewJournal {
+    pub(super) most_bytes: u64,
+    pub(super) seed: [u8; 16],
 }
 
 impl Opening<'_> {
     /// Opens what is there, or makes it.
-    pub(super) fn open_or_create(&self, id: StoreId, fill: &mut Fill<'_>) -> Result<(Database, StoreId), OpenError> {
+    pub(super) fn open_or_create(
+        &mut self,
+        id: StoreId,
+        fill: &mut Fill<'_>,
+    ) -> Result<(Database, StoreId), OpenError> {
         match self.backend {
             Backend::File(path) => {
                 if !path.try_exists().map_err(|source| self.io(source))? {
@@ -152,7 +174,7 @@ impl Opening<'_> {
                 Ok((database, id))
             }
             Backend::Custom(open) => {
-                let medium = open().map_err(|source| self.io(source))?;
+                let medium = open(Part::Tables).map_err(|source| self.io(source))?;
                 if let Err(source) = clear_torn_creation(medium.as_ref()) {
                     drop(medium.close());
                     return Err(self.io(source));
@@ -167,11 +189,15 @@ impl Opening<'_> {
     }
 
     /// Opens what was open before.
-    pub(super) fn reopen(&self) -> Result<(Database, StoreId), OpenError> {
+    pub(super) fn reopen(&mut self) -> Result<(Database, StoreId), OpenError> {
         match self.backend {
             Backend::File(path) => self.open_file(path),
             Backend::Memory => Err(self.io(io::Error::other("memory is gone once closed"))),
-            Backend::Custom(open) => self.upgraded(self.database(open().map_err(|source| self.io(source))?)?),
+            Backend::Custom(open) => {
+                let medium = open(Part::Tables).map_err(|source| self.io(source))?;
+                let database = self.database(medium)?;
+                self.upgraded(database)
+            }
         }
     }
 
@@ -208,7 +234,7 @@ impl Opening<'_> {
         directory.sync_all().map_err(wrap)
     }
 
-    fn open_file(&self, path: &Path) -> Result<(Database, StoreId), OpenError> {
+    fn open_file(&mut self, path: &Path) -> Result<(Database, StoreId), OpenError> {
         let open = |write| File::options().read(true).write(write).open(path).map_err(|source| self.io(source));
         let file = open(false)?;
         if file.metadata().map_err(|source| self.io(source))?.len() == 0 {
@@ -223,12 +249,15 @@ impl Opening<'_> {
             Err(DatabaseError::RepairAborted) => {}
             Err(error) => return Err(self.judge(error)),
         }
-        self.upgraded(self.database(Box::new(FileBackend::new(open(true)?).map_err(|error| self.judge(error))?))?)
+        let database = self.database(Box::new(FileBackend::new(open(true)?).map_err(|error| self.judge(error))?))?;
+        self.upgraded(database)
     }
 
-    /// Brings a store of an earlier version to this one, in one commit: it is the one or the other.
-    fn upgraded(&self, database: Database) -> Result<(Database, StoreId), OpenError> {
+    /// Carries out what the journal holds, and then brings a store of an earlier version to this one, in one commit: it
+    /// is the one or the other.
+    fn upgraded(&mut self, database: Database) -> Result<(Database, StoreId), OpenError> {
         let (id, found) = self.check(database.begin_read().map_err(Fault::from))?;
+        self.replay(&database, id)?;
         let known = self.schema.version();
         if found < known {
             let commit = || -> Result<(), Fault> {
@@ -241,6 +270,56 @@ impl Opening<'_> {
             tracing::info!(store = %self.backend.path().display(), from = found, to = known, "store upgraded");
         }
         Ok((database, id))
+    }
+
+    /// Commits what the journal holds and the tables do not. It stays in the journal: on a full disk nothing could be
+    /// synced here.
+    fn replay(&mut self, database: &Database, id: StoreId) -> Result<(), OpenError> {
+        let Some(replay) = self.schema.replay else { return Ok(()) };
+        if self.journal.is_none() {
+            *self.journal = self.open_journal()?;
+        }
+        let Some(journal) = self.journal else { return Ok(()) };
+        let mut carry_out = || -> Result<u64, Fault> {
+            let before = serial(&database.begin_read()?)?;
+            let mut transaction = database.begin_write()?;
+            let last = journal.records(id, before, |record| {
+                if Mutant::JournalForgotten.is_planted() {
+                    return Ok(());
+                }
+                // Whoever puts another file in its place may have made it say anything.
+                catch_unwind(AssertUnwindSafe(|| replay(&transaction, record)))
+                    .unwrap_or_else(|_| Err(Fault::corrupt("its journal makes no sense")))
+            })?;
+            if last == before {
+                transaction.abort()?;
+            } else {
+                set_serial(&transaction, last)?;
+                transaction.set_durability(Durability::None)?;
+                transaction.commit()?;
+            }
+            Ok(last - before)
+        };
+        let commits = carry_out().map_err(|fault| self.judge_fault(fault))?;
+        if commits > 0 {
+            tracing::info!(store = %self.backend.path().display(), commits, "carried out what the journal held");
+        }
+        Ok(())
+    }
+
+    fn open_journal(&self) -> Result<Option<Journal>, OpenError> {
+        let open = || -> io::Result<Option<Box<dyn StorageBackend>>> {
+            match self.backend {
+                Backend::File(path) => Ok(Some(open_beside(path)?)),
+                Backend::Custom(open) => Ok(Some(open(Part::Journal)?)),
+                Backend::Memory => Ok(None),
+            }
+        };
+        let NewJournal { most_bytes, seed } = self.new_journal;
+        let opened = open().and_then(|medium| {
+            medium.map(|medium| Journal::open(medium, self.watch.clone(), most_bytes, seed)).transpose()
+        });
+        opened.map_err(|source| OpenError::Io { path: journal_of(self.backend.path()), source })
     }
 
     fn database(&self, medium: Box<dyn StorageBackend>) -> Result<Database, OpenError> {
@@ -336,6 +415,28 @@ impl Opening<'_> {
             Fault::Refused(error) => self.io(io::Error::other(error)),
         }
     }
+}
+
+/// Where the journal of a store's file lies.
+#[must_use]
+pub fn journal_of(store: &Path) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(".journal");
+    path.into()
+}
+
+/// The journal of a store's file, made if there is none.
+fn open_beside(store: &Path) -> io::Result<Box<dyn StorageBackend>> {
+    let path = journal_of(store);
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    // What is entered must be found after a power cut, and so must its file.
+    directory_of(store)?.sync_all()?;
+    Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
+}
+
+fn directory_of(path: &Path) -> io::Result<File> {
+    File::open(path.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new(".")))
 }
 
 /// Empties a medium whose creation was cut off: its magic number is not, or not all, there.

@@ -21,6 +21,63 @@ enum Unsynced {
     SetLen(usize),
 }
 
+/// The files of a store: its tables, and its journal.
+pub(crate) const TABLES: usize = 0;
+pub(crate) const JOURNAL: usize = 1;
+
+/// One file: what of it is safe, what is read, and what leads from the one to the other.
+#[derive(Default)]
+struct Content {
+    safe: Vec<u8>,
+    cache: Vec<u8>,
+    unsynced: Vec<Unsynced>,
+}
+
+impl Content {
+    fn persist(&mut self, operation: Unsynced) {
+        match operation {
+            Unsynced::Write(offset, data) => put(&mut self.safe, offset, &data),
+            Unsynced::SetLen(len) => self.safe.resize(len, 0),
+        }
+    }
+
+    /// The power was cut.
+    fn lose(&mut self, loss: Loss, dice: &mut Dice) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let share = dice(100);
+        let kept = match loss {
+            Loss::All => 0,
+            Loss::Tail => usize::try_from(dice(unsynced.len() as u64 + 1)).unwrap(),
+            Loss::Sectors | Loss::Nothing => unsynced.len(),
+        };
+        for operation in unsynced.into_iter().take(kept) {
+            match operation {
+                Unsynced::Write(offset, data) if loss == Loss::Sectors => {
+                    let mut from = 0;
+                    while from < data.len() {
+                        let to = (((offset + from) / SECTOR + 1) * SECTOR - offset).min(data.len());
+                        if dice(100) < share {
+                            put(&mut self.safe, offset + from, &data[from..to]);
+                        }
+                        from = to;
+                    }
+                }
+                Unsynced::SetLen(_) if loss == Loss::Sectors && dice(100) >= share => {}
+                operation => self.persist(operation),
+            }
+        }
+        self.cache.clone_from(&self.safe);
+    }
+
+    fn held(&self) -> usize {
+        let unsynced = self.unsynced.iter().map(|operation| match operation {
+            Unsynced::Write(_, data) => data.capacity(),
+            Unsynced::SetLen(_) => 0,
+        });
+        self.safe.capacity() + self.cache.capacity() + unsynced.sum::<usize>()
+    }
+}
+
 /// What of the unsynced writes is lost with the power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
@@ -52,13 +109,9 @@ pub(crate) struct Faults {
 /// See the head of this file.
 pub(crate) struct Platter {
     dice: Dice,
-    /// What is safe.
-    pub(crate) safe: Vec<u8>,
-    /// What is read.
-    cache: Vec<u8>,
-    unsynced: Vec<Unsynced>,
+    files: [Content; 2],
     faults: Faults,
-    /// How long it may become.
+    /// How long its files may become together.
     pub(crate) capacity: Option<u64>,
     /// Whether it has power. Without it nothing works.
     pub(crate) on: bool,
@@ -105,111 +158,88 @@ const fn due(after: &mut Option<u64>) -> bool {
 impl Platter {
     /// An empty one.
     pub(crate) fn new(dice: Dice) -> Self {
-        Self {
-            dice,
-            safe: Vec::new(),
-            cache: Vec::new(),
-            unsynced: Vec::new(),
-            faults: Faults::default(),
-            capacity: None,
-            on: true,
-        }
+        Self { dice, files: Default::default(), faults: Faults::default(), capacity: None, on: true }
     }
 
     /// Bytes that it takes in the memory of this machine.
     pub(crate) fn held(&self) -> usize {
-        let unsynced = self.unsynced.iter().map(|operation| match operation {
-            Unsynced::Write(_, data) => data.capacity(),
-            Unsynced::SetLen(_) => 0,
-        });
-        self.safe.capacity() + self.cache.capacity() + unsynced.sum::<usize>()
+        self.files.iter().map(Content::held).sum()
+    }
+
+    /// What is safe of a file.
+    pub(crate) fn safe(&self, file: usize) -> &[u8] {
+        &self.files[file].safe
     }
 
     /// Sets what goes wrong from now on.
     pub(crate) fn set_faults(&mut self, faults: Faults) {
-        self.capacity = faults.room.map(|room| self.len() + room);
+        self.capacity = faults.room.map(|room| self.used() + room);
         self.faults = faults;
     }
 
     /// The power is back: what was not synced is lost, or not.
     pub(crate) fn lose(&mut self, loss: Loss) {
-        let unsynced = std::mem::take(&mut self.unsynced);
-        let share = (self.dice)(100);
-        let kept = match loss {
-            Loss::All => 0,
-            Loss::Tail => usize::try_from((self.dice)(unsynced.len() as u64 + 1)).unwrap(),
-            Loss::Sectors | Loss::Nothing => unsynced.len(),
-        };
-        for operation in unsynced.into_iter().take(kept) {
-            match operation {
-                Unsynced::Write(offset, data) if loss == Loss::Sectors => {
-                    let mut from = 0;
-                    while from < data.len() {
-                        let to = (((offset + from) / SECTOR + 1) * SECTOR - offset).min(data.len());
-                        if (self.dice)(100) < share {
-                            put(&mut self.safe, offset + from, &data[from..to]);
-                        }
-                        from = to;
-                    }
-                }
-                Unsynced::SetLen(_) if loss == Loss::Sectors && (self.dice)(100) >= share => {}
-                operation => self.persist(operation),
-            }
+        // A kill loses nothing, and makes nothing safer than it was.
+        if loss != Loss::Nothing {
+            self.files.iter_mut().for_each(|file| file.lose(loss, &mut self.dice));
         }
-        self.cache.clone_from(&self.safe);
         // A full disk is full still.
         self.faults = Faults { room: self.faults.room, ..Faults::default() };
         self.on = true;
     }
 
-    /// Puts other bytes in the place of those that are there.
-    pub(crate) fn put_back(&mut self, bytes: Vec<u8>) {
-        self.cache.clone_from(&bytes);
-        self.safe = bytes;
-        self.unsynced.clear();
+    /// Puts other bytes in the place of a file's.
+    pub(crate) fn put_back(&mut self, file: usize, bytes: Vec<u8>) {
+        self.files[file] = Content { cache: bytes.clone(), safe: bytes, unsynced: Vec::new() };
     }
 
-    pub(crate) fn len(&self) -> u64 {
-        self.cache.len() as u64
+    pub(crate) fn len(&self, file: usize) -> u64 {
+        self.files[file].cache.len() as u64
     }
 
-    pub(crate) fn read(&mut self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    /// Bytes of all files.
+    pub(crate) fn used(&self) -> u64 {
+        self.files.iter().map(|file| file.cache.len() as u64).sum()
+    }
+
+    pub(crate) fn read(&mut self, file: usize, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if !self.on || due(&mut self.faults.read_after) {
             return Err(eio());
         }
         let offset = usize::try_from(offset).unwrap();
         let end = io::Error::from(io::ErrorKind::UnexpectedEof);
-        out.copy_from_slice(self.cache.get(offset..offset + out.len()).ok_or(end)?);
+        out.copy_from_slice(self.files[file].cache.get(offset..offset + out.len()).ok_or(end)?);
         Ok(())
     }
 
-    pub(crate) fn set_len(&mut self, len: u64) -> io::Result<()> {
+    pub(crate) fn set_len(&mut self, file: usize, len: u64) -> io::Result<()> {
         self.change()?;
-        self.fit(len)?;
+        self.fit(file, len)?;
         let len = usize::try_from(len).unwrap();
-        self.cache.resize(len, 0);
-        self.unsynced.push(Unsynced::SetLen(len));
+        self.files[file].cache.resize(len, 0);
+        self.files[file].unsynced.push(Unsynced::SetLen(len));
         Ok(())
     }
 
-    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, file: usize, offset: u64, data: &[u8]) -> io::Result<()> {
         self.change()?;
         if due(&mut self.faults.write_after) {
             return Err(eio());
         }
-        self.fit(offset + data.len() as u64)?;
+        self.fit(file, offset + data.len() as u64)?;
         let offset = usize::try_from(offset).unwrap();
-        put(&mut self.cache, offset, data);
-        self.unsynced.push(Unsynced::Write(offset, data.to_vec()));
+        put(&mut self.files[file].cache, offset, data);
+        self.files[file].unsynced.push(Unsynced::Write(offset, data.to_vec()));
         Ok(())
     }
 
-    pub(crate) fn sync(&mut self) -> io::Result<()> {
+    pub(crate) fn sync(&mut self, file: usize) -> io::Result<()> {
         self.change()?;
         let failing = due(&mut self.faults.sync_after);
-        for operation in std::mem::take(&mut self.unsynced) {
+        let file = &mut self.files[file];
+        for operation in std::mem::take(&mut file.unsynced) {
             if !failing || (self.dice)(100) < 50 {
-                self.persist(operation);
+                file.persist(operation);
             }
         }
         if failing {
@@ -226,17 +256,11 @@ impl Platter {
         if self.on { Ok(()) } else { Err(eio()) }
     }
 
-    fn fit(&self, end: u64) -> io::Result<()> {
-        if end <= self.len() || self.capacity.is_none_or(|capacity| end <= capacity) {
+    fn fit(&self, file: usize, end: u64) -> io::Result<()> {
+        let more = end.saturating_sub(self.len(file));
+        if more == 0 || self.capacity.is_none_or(|capacity| self.used() + more <= capacity) {
             return Ok(());
         }
         Err(io::Error::from_raw_os_error(ENOSPC))
-    }
-
-    fn persist(&mut self, operation: Unsynced) {
-        match operation {
-            Unsynced::Write(offset, data) => put(&mut self.safe, offset, &data),
-            Unsynced::SetLen(len) => self.safe.resize(len, 0),
-        }
     }
 }

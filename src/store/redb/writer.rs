@@ -3,24 +3,20 @@
 //! What a request means is the [`Engine`]'s affair; this file gathers, commits, answers, and decides how far a
 //! failure reaches. While one transaction syncs, the next requests queue up, so the groups grow with the load.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redb::{ReadTransaction, WriteTransaction};
+use redb::ReadTransaction;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+use super::engine::{Changes, Engine};
 use super::fault::Fault;
 use super::file::StoreFile;
+use super::queue::{GROUP_OPS, Job, Queue};
 use crate::store::{Reply, StoreError};
-
-/// The most one transaction takes: more gives no more throughput, but longer waits for its last request.
-pub(super) const GROUP_OPS: usize = 8192;
-/// The same in bytes; one request always goes.
-const GROUP_BYTES: usize = 8 << 20;
 
 /// A group of so many requests shows that many sessions are at work. Then the next one may grow for as long as
 /// more keep coming, look after look: all that is done for a group, here and in every session that is answered, is
@@ -33,14 +29,8 @@ const LOOK_PAUSE: Duration = Duration::from_micros(100);
 /// would take twice as long as one for both.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// From here on [`Writer::room`] waits. Who asks it before reading more from the network is slowed down
-/// before memory fills.
-const QUEUE_BYTES: usize = 64 << 20;
-/// The same in operations.
-const QUEUE_OPS: usize = 1 << 18;
-/// From here on requests that carry messages are answered `Unavailable`; the others are small and bounded by
-/// the number of sessions.
-const QUEUE_MAX_BYTES: usize = 4 * QUEUE_BYTES;
+/// After so much quiet the tables are synced, and nothing depends on the journal any more.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Reads at a time. Each holds a thread; more would only queue for the disk.
 const READS: usize = 16;
@@ -57,81 +47,6 @@ pub enum WriterMode {
     /// On a task of the runtime, which gathers requests for so long before each transaction; reads on the call
     /// that asks. A slow disk, and the same every time, for simulation.
     Task(Duration),
-}
-
-/// How much a request weighs in a transaction and in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weight {
-    /// Operations; at least 1.
-    pub ops: usize,
-    /// Bytes of messages it carries; 0 for none.
-    pub bytes: usize,
-    /// It may wait a moment for others to go with.
-    pub patient: bool,
-}
-
-/// What is read while the writer goes on.
-pub type Beside = dyn FnOnce(&ReadTransaction) -> Result<(), Fault> + Send;
-
-/// What requests mean. An engine keeps in memory only what it can rebuild or roll back.
-pub trait Engine: Send + 'static {
-    /// What is asked for. Not consumed: where another request spoils a transaction, this one is done again.
-    type Request: Send + 'static;
-    /// What a request is answered with.
-    type Answer: Send + 'static;
-    /// The open tables of one transaction, and rows kept in memory until its end.
-    type Work<'t>;
-
-    /// Opens the tables.
-    ///
-    /// # Errors
-    /// [`Fault::Storage`] gives the transaction up.
-    fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Self::Work<'t>, Fault>;
-
-    /// Does one request.
-    ///
-    /// # Errors
-    /// See [`Fault`]; with [`Fault::Refused`] nothing may have been changed.
-    fn apply(&mut self, work: &mut Self::Work<'_>, request: &Self::Request) -> Result<Self::Answer, Fault>;
-
-    /// Writes the rows kept in memory. False if there is nothing to commit.
-    ///
-    /// # Errors
-    /// [`Fault::Storage`] gives the transaction up.
-    fn finish(&mut self, work: Self::Work<'_>) -> Result<bool, Fault>;
-
-    /// The transaction is on the disk (or had nothing to commit): publish what it did. Answers follow.
-    fn committed(&mut self);
-
-    /// The transaction is undone: so has to be everything the engine itself keeps in memory about it.
-    fn aborted(&mut self) {}
-
-    /// The storage failed: the disk may be full.
-    fn failed(&mut self) {}
-
-    /// What is to be read now, without anybody waiting for it. It is called after each transaction.
-    fn beside(&mut self) -> Option<Box<Beside>> {
-        None
-    }
-
-    /// How much the request weighs.
-    fn weight(request: &Self::Request) -> Weight;
-}
-
-struct Job<E: Engine> {
-    request: E::Request,
-    reply: oneshot::Sender<Result<E::Answer, StoreError>>,
-    weight: Weight,
-}
-
-struct Queue<E: Engine> {
-    jobs: VecDeque<Job<E>>,
-    ops: usize,
-    bytes: usize,
-    /// Requests that wait for no others.
-    urgent: usize,
-    closing: bool,
-    done: bool,
 }
 
 struct Shared<E: Engine> {
@@ -174,12 +89,11 @@ impl<E: Engine> Writer<E> {
     /// # Panics
     /// In [`WriterMode::Task`] outside a tokio runtime.
     pub fn start(file: StoreFile, engine: E, mode: WriterMode, name: &str) -> std::io::Result<Self> {
-        let queue = Queue { jobs: VecDeque::new(), ops: 0, bytes: 0, urgent: 0, closing: false, done: false };
         let shared = Arc::new(Shared {
             file,
             mode,
             engine: Mutex::new(engine),
-            queue: Mutex::new(queue),
+            queue: Mutex::default(),
             filled: Condvar::new(),
             crowded: AtomicBool::new(false),
             called: Notify::new(),
@@ -205,13 +119,12 @@ impl<E: Engine> Writer<E> {
 
     /// Hands in a request. It is in the queue when this call returns, whatever becomes of the reply.
     pub fn submit(&self, request: E::Request) -> Reply<E::Answer> {
-        let weight = E::weight(&request);
         let (reply, answer) = oneshot::channel();
-        let job = Job { request, reply, weight };
+        let job = Job::new(request, reply);
         match self.shared.mode {
             WriterMode::Thread | WriterMode::Task(_) => self.shared.enqueue(job),
             WriterMode::Inline if lock(&self.shared.queue).closing => job.answer(Err(StoreError::Closed)),
-            WriterMode::Inline => self.shared.carry_out(vec![job]),
+            WriterMode::Inline => self.shared.carry_out(vec![job], |_| ()),
         }
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
     }
@@ -252,7 +165,7 @@ impl<E: Engine> Writer<E> {
         Box::pin(async move {
             let _permit = shared.reads.acquire().await.map_err(|_| StoreError::Closed)?;
             let reader = shared.clone();
-            let read = tokio::task::spawn_blocking(move || reader.file.read(look)).await;
+            let read = tokio::task::spawn_blocking(move || reader.read(look)).await;
             read.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string().into())))
         })
     }
@@ -280,42 +193,13 @@ impl<E: Engine> Drop for Writer<E> {
     }
 }
 
-impl<E: Engine> Queue<E> {
-    fn has_room(&self) -> bool {
-        self.closing || (self.bytes < QUEUE_BYTES && self.ops < QUEUE_OPS)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && !self.closing
-    }
-
-    /// Whether all that is there may wait for more.
-    fn is_patient(&self) -> bool {
-        self.urgent == 0 && self.ops < GROUP_OPS && !self.closing
-    }
-
-    fn take_group(&mut self) -> Vec<Job<E>> {
-        let (mut group, mut ops, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(next) = self.jobs.front() {
-            (ops, bytes) = (ops + next.weight.ops, bytes + next.weight.bytes);
-            if !group.is_empty() && (ops > GROUP_OPS || bytes > GROUP_BYTES) {
-                break;
-            }
-            let Some(job) = self.jobs.pop_front() else { break };
-            self.ops -= job.weight.ops;
-            self.bytes -= job.weight.bytes;
-            self.urgent -= usize::from(!job.weight.patient);
-            group.push(job);
-        }
-        group
-    }
-}
-
-impl<E: Engine> Job<E> {
-    fn answer(self, answer: Result<E::Answer, StoreError>) {
-        // Who no longer waits gave up the answer, not the work.
-        drop(self.reply.send(answer));
-    }
+/// What the writer does next.
+enum Next {
+    Requests,
+    /// Nothing came for a while, and the tables are not synced.
+    Checkpoint,
+    /// There will be no more requests.
+    End,
 }
 
 /// Why a group was not committed.
@@ -329,19 +213,20 @@ enum Spoiled {
 impl<E: Engine> Shared<E> {
     fn enqueue(&self, job: Job<E>) {
         let mut queue = lock(&self.queue);
-        if queue.closing {
-            return job.answer(Err(StoreError::Closed));
-        }
-        if job.weight.bytes > 0 && queue.bytes + job.weight.bytes > QUEUE_MAX_BYTES {
-            return job.answer(Err(StoreError::Unavailable("too much waits to be written".into())));
-        }
-        queue.ops += job.weight.ops;
-        queue.bytes += job.weight.bytes;
-        queue.urgent += usize::from(!job.weight.patient);
-        queue.jobs.push_back(job);
+        queue.push(job);
         self.crowded.store(!queue.has_room(), Ordering::Relaxed);
         drop(queue);
         self.call_writer();
+    }
+
+    /// Reads. After an error the writer is called, who has the file even while it waits, to open that anew.
+    fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
+        let read = self.file.read(look);
+        if matches!(read, Err(StoreError::Unavailable(_))) {
+            lock(&self.queue).reopen = true;
+            self.call_writer();
+        }
+        read
     }
 
     fn call_writer(&self) {
@@ -364,30 +249,61 @@ impl<E: Engine> Shared<E> {
         self.room.notify_waiters();
     }
 
-    /// The writer's thread.
+    /// The writer's thread. While it waits, the next transaction is at hand, with its tables open: that takes as long as
+    /// what a message changes.
     fn run(self: &Arc<Self>) {
         let mut busy = false;
         loop {
-            let mut queue = lock(&self.queue);
-            while queue.is_idle() {
+            let mut next = Next::Requests;
+            self.carry_out(Vec::new(), |group| {
+                next = self.next_group(busy, group);
+                busy = group.len() >= BUSY_REQUESTS;
+            });
+            match next {
+                Next::Requests => {}
+                Next::Checkpoint => self.sync_tables(),
+                Next::End => return self.finish(),
+            }
+        }
+    }
+
+    /// Waits for the next group, which is empty if something else is to be done.
+    fn next_group(&self, busy: bool, group: &mut Vec<Job<E>>) -> Next {
+        let mut queue = lock(&self.queue);
+        while queue.is_idle() {
+            if std::mem::take(&mut queue.reopen) {
+                return Next::Requests;
+            }
+            if !self.file.is_logged() {
                 queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            if queue.is_patient() {
-                let waited = self.filled.wait_timeout_while(queue, PATIENCE, |queue| queue.is_patient());
-                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.filled.wait_timeout(queue, QUIET).unwrap_or_else(PoisonError::into_inner);
+            queue = waited.0;
+            if waited.1.timed_out() && queue.is_idle() {
+                return Next::Checkpoint;
             }
-            if busy {
-                queue = self.gather(queue);
-            }
-            let group = queue.take_group();
-            busy = group.len() >= BUSY_REQUESTS;
-            self.crowded.store(!queue.has_room(), Ordering::Relaxed);
-            drop(queue);
-            if group.is_empty() {
-                return self.finish();
-            }
-            self.room.notify_waiters();
-            self.carry_out(group);
+        }
+        if queue.is_patient() {
+            let waited = self.filled.wait_timeout_while(queue, PATIENCE, |queue| queue.is_patient());
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if busy {
+            queue = self.gather(queue);
+        }
+        *group = queue.take_group();
+        self.crowded.store(!queue.has_room(), Ordering::Relaxed);
+        drop(queue);
+        if group.is_empty() {
+            return Next::End;
+        }
+        self.room.notify_waiters();
+        Next::Requests
+    }
+
+    fn sync_tables(&self) {
+        if let Err(error) = self.file.checkpoint() {
+            tracing::warn!(%error, "the store's tables could not be synced; its journal keeps what they lack");
         }
     }
 
@@ -395,10 +311,11 @@ impl<E: Engine> Shared<E> {
     fn gather<'a>(&'a self, mut queue: MutexGuard<'a, Queue<E>>) -> MutexGuard<'a, Queue<E>> {
         let mut seen = 0;
         for _ in 0..LOOKS {
-            if queue.closing || queue.ops >= GROUP_OPS || queue.jobs.len() == seen {
+            let (requests, ops) = queue.len();
+            if queue.closing || ops >= GROUP_OPS || requests == seen {
                 break;
             }
-            seen = queue.jobs.len();
+            seen = requests;
             drop(queue);
             std::thread::sleep(LOOK_PAUSE);
             queue = lock(&self.queue);
@@ -418,7 +335,7 @@ impl<E: Engine> Shared<E> {
                 return self.finish();
             }
             self.room.notify_waiters();
-            self.carry_out(group);
+            self.carry_out(group, |_| ());
         }
     }
 
@@ -429,10 +346,11 @@ impl<E: Engine> Shared<E> {
         self.room.notify_waiters();
     }
 
-    /// Does a group, and begins what the engine wants to be read.
-    fn carry_out(self: &Arc<Self>, group: Vec<Job<E>>) {
+    /// Does a group, which may be waited for when its transaction is at hand, and begins what the engine wants to be
+    /// read.
+    fn carry_out(self: &Arc<Self>, group: Vec<Job<E>>, wait: impl FnOnce(&mut Vec<Job<E>>)) {
         let mut engine = lock(&self.engine);
-        self.answer_all(&mut engine, group);
+        self.answer_all(&mut engine, group, wait);
         let Some(look) = engine.beside() else { return };
         drop(engine);
         let shared = self.clone();
@@ -455,62 +373,88 @@ impl<E: Engine> Shared<E> {
 
     /// Does a group in one transaction and answers all of it. A request that meets a corrupt row is answered
     /// alone, and the others are done again without it.
-    fn answer_all(&self, engine: &mut E, mut group: Vec<Job<E>>) {
-        while !group.is_empty() {
-            let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(engine, &group)));
-            match attempt.unwrap_or_else(|_| Err(Spoiled::Group(self.file.condemn("the writer met a bug")))) {
-                Ok(answers) => {
-                    for (job, answer) in group.into_iter().zip(answers) {
-                        job.answer(answer);
-                    }
-                    return;
-                }
-                Err(Spoiled::Request(at, error)) => {
-                    engine.aborted();
+    fn answer_all(&self, engine: &mut E, mut group: Vec<Job<E>>, wait: impl FnOnce(&mut Vec<Job<E>>)) {
+        let mut wait = Some(wait);
+        loop {
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(engine, &mut group, &mut wait)));
+            let spoiled =
+                match attempt.unwrap_or_else(|_| Err(Spoiled::Group(self.file.condemn("the writer met a bug")))) {
+                    Ok(()) => return,
+                    Err(spoiled) => spoiled,
+                };
+            engine.aborted();
+            match spoiled {
+                Spoiled::Request(at, error) => {
                     tracing::error!(%error, "a row of the store is damaged");
                     group.remove(at).answer(Err(error));
                 }
-                Err(Spoiled::Group(error)) => {
-                    engine.aborted();
-                    engine.failed();
-                    tracing::error!(%error, requests = group.len(), "the store could not write");
-                    for job in group {
-                        job.answer(Err(error.clone()));
+                Spoiled::Group(error) => {
+                    // Whoever comes next is told.
+                    wait.take().into_iter().for_each(|wait| wait(&mut group));
+                    if !group.is_empty() {
+                        engine.failed();
+                        tracing::error!(%error, requests = group.len(), "the store could not write");
                     }
-                    return;
+                    group.drain(..).for_each(|job| job.answer(Err(error.clone())));
                 }
+            }
+            if group.is_empty() {
+                return;
             }
         }
     }
 
-    fn attempt(&self, engine: &mut E, group: &[Job<E>]) -> Result<Vec<Result<E::Answer, StoreError>>, Spoiled> {
-        let writing = self.file.write().map_err(Spoiled::Group)?;
+    /// Does a group in one transaction, and answers it as soon as it is durable: where the journal has it, that is before
+    /// it is in the tables.
+    fn attempt(
+        &self,
+        engine: &mut E,
+        group: &mut Vec<Job<E>>,
+        wait: &mut Option<impl FnOnce(&mut Vec<Job<E>>)>,
+    ) -> Result<(), Spoiled> {
+        let mut writing = self.file.write().map_err(Spoiled::Group)?;
+        let (transaction, mut pen) = writing.parts();
+        let mut work = engine.begin(transaction).map_err(|fault| Spoiled::Group(pen.report(fault)))?;
+        wait.take().into_iter().for_each(|wait| wait(group));
+        if group.is_empty() {
+            drop(work);
+            return writing.abort().map_err(Spoiled::Group);
+        }
+        engine.start(&mut work);
+        let spoiled = |at, fault| match fault {
+            Fault::Corrupt(what) => Spoiled::Request(at, StoreError::Unavailable(what)),
+            fault => Spoiled::Group(pen.report(fault)),
+        };
         let mut answers = Vec::with_capacity(group.len());
-        match do_all(engine, writing.transaction(), group, &mut answers) {
-            // Questions alone cost no sync.
-            Ok(changed) => if changed { writing.commit() } else { writing.abort() }.map_err(Spoiled::Group)?,
-            Err((at, Fault::Corrupt(what))) => return Err(Spoiled::Request(at, StoreError::Unavailable(what))),
-            Err((_, fault)) => return Err(Spoiled::Group(writing.report(fault))),
+        for (at, job) in group.iter().enumerate() {
+            match engine.apply(&mut work, &job.request) {
+                Ok(answer) => answers.push(Ok(answer)),
+                Err(Fault::Refused(error)) => answers.push(Err(error)),
+                Err(fault) => return Err(spoiled(at, fault)),
+            }
         }
-        engine.committed();
-        Ok(answers)
+        let changes = engine.finish(&mut work).map_err(|fault| spoiled(0, fault))?;
+        let entered = match &changes {
+            Changes::Logged(record) => pen.enter(&mut record.borrow_mut()).map_err(Spoiled::Group)?,
+            Changes::None | Changes::Some => false,
+        };
+        if entered {
+            Self::answer(engine, group, answers);
+            let written = engine.write(work);
+            writing.settle(written);
+            return Ok(());
+        }
+        engine.write(work).map_err(|fault| Spoiled::Group(pen.report(fault)))?;
+        // Questions alone cost no sync.
+        if matches!(changes, Changes::None) { writing.abort() } else { writing.commit() }.map_err(Spoiled::Group)?;
+        Self::answer(engine, group, answers);
+        Ok(())
     }
-}
 
-/// Does the requests; whether there is something to commit, or the place of the one that failed.
-fn do_all<E: Engine>(
-    engine: &mut E,
-    transaction: &WriteTransaction,
-    group: &[Job<E>],
-    answers: &mut Vec<Result<E::Answer, StoreError>>,
-) -> Result<bool, (usize, Fault)> {
-    let mut work = engine.begin(transaction).map_err(|fault| (0, fault))?;
-    for (at, job) in group.iter().enumerate() {
-        match engine.apply(&mut work, &job.request) {
-            Ok(answer) => answers.push(Ok(answer)),
-            Err(Fault::Refused(error)) => answers.push(Err(error)),
-            Err(fault) => return Err((at, fault)),
+    fn answer(engine: &mut E, group: &mut Vec<Job<E>>, answers: Vec<Result<E::Answer, StoreError>>) {
+        engine.committed();
+        for (job, answer) in group.drain(..).zip(answers) {
+            job.answer(answer);
         }
     }
-    engine.finish(work).map_err(|fault| (0, fault))
 }

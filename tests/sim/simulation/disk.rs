@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use posthouse::store::redb::Backend;
 use posthouse::store::redb::relay::DiskRoom;
+use posthouse::store::redb::{Backend, Part};
 use redb::StorageBackend;
 
 use super::chance::Chance;
 use super::life::Life;
 pub(crate) use super::platter::{Faults, Loss};
-use super::platter::{Platter, eio};
+use super::platter::{JOURNAL, Platter, TABLES, eio};
 
 /// The room on a disk that is not full.
 const ROOMY: u64 = 1 << 40;
@@ -40,10 +40,15 @@ impl Disk {
     /// A store's backend on this disk, for one life of its process.
     pub(crate) fn backend(&self, life: &Life) -> Backend {
         let (disk, life) = (self.clone(), life.clone());
-        Backend::Custom(Arc::new(move || Ok(Box::new(disk.open(&life)?))))
+        Backend::Custom(Arc::new(move |part| {
+            Ok(Box::new(match part {
+                Part::Tables => disk.open(&life)?,
+                Part::Journal => Medium { disk: disk.clone(), life: life.clone(), file: JOURNAL },
+            }))
+        }))
     }
 
-    /// Opens it. A second database on it would destroy it, so that may not be.
+    /// Opens its tables. A second database on them would destroy them, so that may not be.
     pub(crate) fn open(&self, life: &Life) -> io::Result<Medium> {
         let mut state = self.state();
         if life.is_over() {
@@ -51,7 +56,7 @@ impl Disk {
         }
         assert!(state.opened_by.as_ref().is_none_or(Life::is_over), "two databases on one disk");
         state.opened_by = Some(life.clone());
-        Ok(Medium { disk: self.clone(), life: life.clone() })
+        Ok(Medium { disk: self.clone(), life: life.clone(), file: TABLES })
     }
 
     /// Sets what goes wrong from now on.
@@ -67,8 +72,8 @@ impl Disk {
     /// What the operating system says about the room on it.
     pub(crate) fn room(&self) -> DiskRoom {
         let state = self.state();
-        let file = state.platter.len();
-        DiskRoom { free: state.platter.capacity.map_or(ROOMY, |capacity| capacity.saturating_sub(file)), file }
+        let (used, file) = (state.platter.used(), state.platter.len(TABLES));
+        DiskRoom { free: state.platter.capacity.map_or(ROOMY, |capacity| capacity.saturating_sub(used)), file }
     }
 
     /// Its process is dead: what was not synced is lost, or not, and with a new life it may be opened again.
@@ -83,17 +88,17 @@ impl Disk {
         self.state().platter.held()
     }
 
-    /// What is safe on it.
+    /// What is safe of its tables.
     pub(crate) fn copy(&self) -> Vec<u8> {
-        self.state().platter.safe.clone()
+        self.state().platter.safe(TABLES).to_vec()
     }
 
-    /// Puts a copy in its place. Its process must be dead, and whoever does that sees to it that the disk has room and
-    /// works.
+    /// Puts a copy in the place of the tables; a journal stays as it is, as it would if somebody did that by hand. Its
+    /// process must be dead, and whoever does that sees to it that the disk has room and works.
     pub(crate) fn put_back(&self, copy: Vec<u8>) {
         let mut state = self.state();
         state.platter.set_faults(Faults::default());
-        state.platter.put_back(copy);
+        state.platter.put_back(TABLES, copy);
     }
 }
 
@@ -102,6 +107,7 @@ impl Disk {
 pub(crate) struct Medium {
     disk: Disk,
     life: Life,
+    file: usize,
 }
 
 impl Medium {
@@ -123,27 +129,27 @@ impl Medium {
 
 impl StorageBackend for Medium {
     fn len(&self) -> io::Result<u64> {
-        self.at(|platter| Ok(platter.len()))
+        self.at(|platter| Ok(platter.len(self.file)))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.at(|platter| platter.read(offset, out))
+        self.at(|platter| platter.read(self.file, offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.at(|platter| platter.set_len(len))
+        self.at(|platter| platter.set_len(self.file, len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.at(Platter::sync)
+        self.at(|platter| platter.sync(self.file))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.at(|platter| platter.write(offset, data))
+        self.at(|platter| platter.write(self.file, offset, data))
     }
 
     fn close(&self) -> io::Result<()> {
-        if !self.life.is_over() {
+        if !self.life.is_over() && self.file == TABLES {
             self.disk.state().opened_by = None;
         }
         Ok(())

@@ -23,6 +23,9 @@ use super::trace::note;
 /// Memory for a store's pages.
 const CACHE_BYTES: usize = 4 << 20;
 
+/// So short that it is full now and then.
+const JOURNAL_BYTES: u64 = 32 << 10;
+
 /// How long a polite end may take.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -108,6 +111,7 @@ impl RelayHost {
             limits: plan.limits.clone(),
             writer: plan.writer,
             cache_bytes: CACHE_BYTES,
+            journal_bytes: JOURNAL_BYTES,
             ..OpenOptions::new(self.machine.disk.backend(life), clock.clone(), entropy.clone())
         })?);
         let net = self.stage.net();

@@ -49,9 +49,8 @@ fn use_invitation(work: &mut Work<'_>, key: [u8; 32]) -> Result<bool, Fault> {
 
 /// Keeps an invitation. Those that are over go, where they are in the way.
 pub(super) fn invite(work: &mut Work<'_>, invitation: &Invitation) -> Result<bool, Fault> {
-    work.changed |= work.invitations.flush()?;
     let (mut kept, mut over) = (0, Vec::new());
-    for entry in work.invitations.table().iter()? {
+    for entry in work.invitations.written()?.iter()? {
         let (key, row) = entry?;
         match <InvitationRow as super::schema::Row>::decode(row.value())?.expires <= work.now.0 {
             true => over.push(key.value()),
@@ -92,7 +91,7 @@ pub(super) fn remove_peer(work: &mut Work<'_>, damage: &mut Damage, peer: PeerId
     if work.links.get(mailbox)?.is_some() {
         return Ok(nothing);
     }
-    let first = work.messages.range((mailbox, 0)..=(mailbox, u64::MAX))?.take(limit);
+    let first = work.messages.written()?.range((mailbox, 0)..=(mailbox, u64::MAX))?.take(limit);
     let seqs = first.map(|entry| Ok(entry?.0.value().1)).collect::<Result<_, redb::StorageError>>()?;
     let verdict = |seq| {
         let maybe_taken = row.may_have_handed_out(seq);
@@ -115,8 +114,7 @@ pub(super) fn remove_peer(work: &mut Work<'_>, damage: &mut Damage, peer: PeerId
 fn forget_owner(work: &mut Work<'_>, mailbox: Number) -> Result<(), Fault> {
     work.seen.remove(mailbox);
     work.policies.remove(mailbox);
-    work.changed |= work.contacts.flush()?;
-    let contacts = work.contacts.table().range((mailbox, [0; 32])..=(mailbox, [u8::MAX; 32]))?;
+    let contacts = work.contacts.written()?.range((mailbox, [0; 32])..=(mailbox, [u8::MAX; 32]))?;
     let contacts = contacts.map(|entry| Ok(entry?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
     for contact in contacts {
         work.contacts.remove(contact);

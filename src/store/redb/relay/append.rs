@@ -321,13 +321,7 @@ impl RelayEngine {
         };
         self.scratch.clear();
         row.encode(&mut self.scratch);
-        let (head, envelope) = (self.scratch.as_slice(), append.envelope.bytes());
-        let mut place = work.messages.insert_reserve((mailbox_number, seq), head.len() + envelope.len())?;
-        if let Some((first, rest)) = place.as_mut().split_at_mut_checked(head.len()) {
-            first.copy_from_slice(head);
-            rest.copy_from_slice(envelope);
-        }
-        drop(place);
+        work.messages.insert_pieces((mailbox_number, seq), &self.scratch, append.envelope.bytes());
         blocks::add(&mut work.by_sender, (mailbox_number, sender, block_of(seq)), seq)?;
         blocks::add(&mut work.expiry, expiry_at(row.ends(), mailbox_number, seq), seq)?;
         let (envelope, signature) = (append.envelope.clone(), append.signature);

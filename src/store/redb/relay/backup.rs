@@ -17,10 +17,11 @@ use redb::{
 
 use super::super::backend::Backend;
 use super::super::fault::Fault;
-use super::super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
+use super::super::file::{OpenError, Sizes, StoreFile};
 use super::super::writer::Writer;
 use super::backup_file::{BackupError, Pieces, Progress, Reader, Row};
 use super::engine::RelayEngine;
+use super::logged::put;
 use super::restore::renew;
 use super::schema::{self, each_table};
 use super::{CheckReport, check};
@@ -108,8 +109,7 @@ pub fn restore_file(
         schema::SCHEMA.upgrade(transaction, reader.version)?;
         renew(transaction, clock)
     };
-    let file =
-        StoreFile::open(Backend::File(store.to_owned()), schema::SCHEMA, DEFAULT_CACHE_BYTES, entropy, &mut fill)?;
+    let file = StoreFile::open(Backend::File(store.to_owned()), schema::SCHEMA, Sizes::default(), entropy, &mut fill)?;
     file.close();
     Ok(whole)
 }
@@ -133,7 +133,7 @@ pub fn check_file(path: &Path, entropy: &dyn Entropy) -> Result<CheckReport, Ope
 fn open_existing(path: &Path, entropy: &dyn Entropy) -> Result<StoreFile, OpenError> {
     std::fs::metadata(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let missing = &mut |_: &_| Err(Fault::corrupt("it is gone"));
-    StoreFile::open(Backend::File(path.to_owned()), schema::SCHEMA, DEFAULT_CACHE_BYTES, entropy, missing)
+    StoreFile::open(Backend::File(path.to_owned()), schema::SCHEMA, Sizes::default(), entropy, missing)
 }
 
 fn write(transaction: &ReadTransaction, take: &mut dyn FnMut(Bytes) -> Result<(), Fault>) -> Result<(), Fault> {
@@ -179,13 +179,6 @@ fn insert_rows<K: Key, V: Value>(
     table: TableDefinition<'static, K, V>,
     rows: &[Row<'_>],
 ) -> Result<(), Fault> {
-    let fits = |bytes: &[u8], width: Option<usize>| width.is_none_or(|width| width == bytes.len());
     let mut table = transaction.open_table(table)?;
-    for (key, value) in rows {
-        if !fits(key, K::fixed_width()) || !fits(value, V::fixed_width()) {
-            return Err(Fault::corrupt("a row of it has another length than it should"));
-        }
-        table.insert(K::from_bytes(key), V::from_bytes(value))?;
-    }
-    Ok(())
+    rows.iter().try_for_each(|(key, value)| put(&mut table, key, Some(value)))
 }

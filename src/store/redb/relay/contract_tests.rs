@@ -19,6 +19,8 @@ pub(in crate::store::redb) fn options(backend: Backend, clock: &Arc<TestClock>, 
         entropy: SystemEntropy::shared(),
         writer,
         cache_bytes: 4 << 20,
+        // So short that it is full now and then.
+        journal_bytes: 8 << 10,
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{ReadableTable, WriteTransaction};
 
+use super::super::engine::{Beside, Changes, Engine, Weight};
 use super::super::fault::Fault;
 use super::super::file::StoreFile;
-use super::super::writer::{Beside, Engine, GROUP_OPS, Weight};
+use super::super::queue::GROUP_OPS;
 use super::access::{admit, decide, invite, remove_peer};
 use super::append::FAILED_RETRY;
 use super::expire::expire;
@@ -26,7 +27,7 @@ use crate::mutant::Mutant;
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{Durability, LaneState};
 use crate::store::{Counted, Done, Expired, Fence, Op, StoreError, StoreLimits, Stored, Watchers};
-use crate::time::{Moment, SharedClock};
+use crate::time::{Moment, SharedClock, UnixMillis};
 
 /// Bytes that one operation takes in the queue beside its message.
 const OP_BYTES: usize = 256;
@@ -84,14 +85,17 @@ impl Engine for RelayEngine {
     type Work<'t> = Work<'t>;
 
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Work<'t>, Fault> {
-        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.space.measure(limits.min_free_bytes);
+        Work::open(transaction, Arc::default(), UnixMillis(0))
+    }
+
+    fn start(&mut self, work: &mut Work<'_>) {
+        work.limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        work.now = self.clock.date();
+        self.space.measure(work.limits.min_free_bytes);
         self.begun = Some(self.clock.now());
-        let mut work = Work::open(transaction, limits, self.clock.date())?;
         for (at, entry) in self.withheld.drain(..) {
             work.lanes.put(at, entry);
         }
-        Ok(work)
     }
 
     fn apply(&mut self, work: &mut Work<'_>, request: &Request) -> Result<Reported, Fault> {
@@ -105,23 +109,33 @@ impl Engine for RelayEngine {
             }
             Request::Expire(limit) => expire(work, &mut self.damage, *limit).map(Reported::Expired),
             Request::Probe => {
-                work.changed = true;
+                work.probed = true;
                 Ok(Reported::Probed { has_room: self.has_room() })
             }
         }
     }
 
-    fn finish(&mut self, mut work: Work<'_>) -> Result<bool, Fault> {
+    fn finish(&mut self, work: &mut Work<'_>) -> Result<Changes, Fault> {
         if Mutant::RowInAnotherCommit.is_planted() {
             self.withheld = work.lanes.withhold();
         }
-        let changed = work.flush()?;
+        work.flush()?;
+        let changes = match work.changes() {
+            None => Changes::None,
+            // Pages that became free are used again only once the tables are synced.
+            Some(_) if self.space.is_short() => Changes::Some,
+            Some(log) => Changes::Logged(log.clone()),
+        };
         self.began = std::mem::take(&mut work.fences);
         self.ended = std::mem::take(&mut work.ended);
         self.news = std::mem::take(&mut work.news);
         self.counting = std::mem::take(&mut work.counting);
-        self.begun = self.begun.filter(|_| changed);
-        Ok(changed)
+        self.begun = self.begun.filter(|_| !matches!(changes, Changes::None));
+        Ok(changes)
+    }
+
+    fn write(&mut self, mut work: Work<'_>) -> Result<(), Fault> {
+        work.write()
     }
 
     fn committed(&mut self) {
@@ -239,7 +253,8 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
     work.keep_mailbox(mailbox)?;
     work.seen.put(mailbox, DateRow { ms: work.now.0 });
     let address = remote.to_string();
-    let replaces = work.sessions.insert((mailbox, fence.device), address.as_str())?.is_some();
+    let replaces = work.sessions.written()?.get((mailbox, fence.device))?.is_some();
+    work.sessions.insert((mailbox, fence.device), address.as_str());
     let row = work.mailboxes.change_or(mailbox, MailboxRow::default)?;
     if replaces {
         // The session before it is fenced off and can no longer say how far it came.
@@ -251,15 +266,16 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
     let whole = *row;
     work.fences.insert((fence.peer, fence.device), fence.epoch);
     work.flush()?;
-    let counts = (&work.by_size, work.counts.table());
-    let status = mailbox_status(mailbox, &whole, &work.messages, counts, work.peers.table())?;
+    let counts = (work.by_size.written()?, work.counts.written()?);
+    let status = mailbox_status(mailbox, &whole, work.messages.written()?, counts, work.peers.written()?)?;
     Ok(Done::Opened { watermark, status })
 }
 
 fn end(work: &mut Work<'_>, fence: &Fence, handed_out: u64) -> Result<Done, Fault> {
     work.ended.push(((fence.peer, fence.device), fence.epoch));
     let Some(mailbox) = work.number(fence.peer)? else { return Ok(Done::Done) };
-    let was_open = work.sessions.remove((mailbox, fence.device))?.is_some();
+    let was_open = work.sessions.written()?.get((mailbox, fence.device))?.is_some();
+    work.sessions.remove((mailbox, fence.device));
     if let Some(row) = work.mailboxes.change(mailbox)? {
         row.mark = row.mark.max(handed_out.min(row.last_seq));
         if was_open {
@@ -321,17 +337,18 @@ pub(super) fn take_interrupted(
 
 fn end_all(mut work: Work<'_>) -> Result<Vec<Option<SocketAddr>>, Fault> {
     let mut open = Vec::new();
-    for entry in work.sessions.iter()? {
+    for entry in work.sessions.written()?.iter()? {
         let (key, address) = entry?;
         open.push((key.value(), address.value().parse().ok()));
     }
     for ((mailbox, device), _) in &open {
-        work.sessions.remove((*mailbox, *device))?;
+        work.sessions.remove((*mailbox, *device));
         if let Some(row) = work.mailboxes.change(*mailbox)? {
             row.mark = row.mark.max(row.last_seq);
             row.open = 0;
         }
     }
     work.flush()?;
+    work.write()?;
     Ok(open.into_iter().map(|(_, address)| address).collect())
 }

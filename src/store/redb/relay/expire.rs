@@ -36,9 +36,8 @@ pub(super) fn expire(work: &mut Work<'_>, damage: &mut Damage, limit: usize) -> 
     }
     let settled = outcomes.enter(work)?;
     drop_rested(work, limit)?;
-    work.changed |= work.expiry.flush()?;
-    let message = work.expiry.table().first()?.map(|(key, _)| key.value().0.saturating_mul(1000));
-    let lane = work.rest.first()?.map(|(key, _)| key.value().0.saturating_mul(millis(TOUCH)));
+    let message = work.expiry.written()?.first()?.map(|(key, _)| key.value().0.saturating_mul(1000));
+    let lane = work.rest.written()?.first()?.map(|(key, _)| key.value().0.saturating_mul(millis(TOUCH)));
     let next = message.into_iter().chain(lane).min().map(UnixMillis);
     Ok(Expired { settled, next })
 }
@@ -46,9 +45,8 @@ pub(super) fn expire(work: &mut Work<'_>, damage: &mut Damage, limit: usize) -> 
 /// The first `limit` messages that are due, by the row that names them.
 fn due(work: &mut Work<'_>, mut limit: u64) -> Result<Vec<Due>, Fault> {
     // What this transaction did to the rows so far counts as well.
-    work.changed |= work.expiry.flush()?;
     let mut due = Vec::new();
-    for entry in work.expiry.table().range(..=(work.now.0 / 1000, Number::MAX, u64::MAX))? {
+    for entry in work.expiry.written()?.range(..=(work.now.0 / 1000, Number::MAX, u64::MAX))? {
         if limit == 0 {
             break;
         }
@@ -91,21 +89,20 @@ fn forget(work: &mut Work<'_>, key: ExpiryAt, seqs: &Ranges) -> Result<(), Fault
 fn drop_rested(work: &mut Work<'_>, limit: usize) -> Result<(), Fault> {
     let lane_rest = work.limits.lane_rest;
     let hour = work.now.0 / millis(TOUCH);
-    let due = work.rest.range(..=(hour, Number::MAX, Number::MAX, Number::MAX, u64::MAX))?.take(limit);
+    let due = work.rest.written()?.range(..=(hour, Number::MAX, Number::MAX, Number::MAX, u64::MAX))?.take(limit);
     let due = due.map(|entry| Ok(entry?.0.value())).collect::<Result<Vec<_>, redb::StorageError>>()?;
     for key in due {
         let (_, submitter, sender, recipient, lane) = key;
         let at = (submitter, sender, recipient, lane);
-        work.changed = true;
         let entry = match work.lanes.change(at) {
             Ok(Some(entry)) => entry,
             Ok(None) => {
-                work.rest.remove(key)?;
+                work.rest.remove(key);
                 continue;
             }
             Err(Fault::Corrupt(what)) => {
                 tracing::error!(?at, %what, "a lane's row that cannot be read will never go");
-                work.rest.remove(key)?;
+                work.rest.remove(key);
                 continue;
             }
             Err(fault) => return Err(fault),
@@ -118,8 +115,8 @@ fn drop_rested(work: &mut Work<'_>, limit: usize) -> Result<(), Fault> {
         }
         entry.rest = hour_after(over).max(hour + 1);
         let rest = entry.rest;
-        work.rest.remove(key)?;
-        work.rest.insert((rest, submitter, sender, recipient, lane), ())?;
+        work.rest.remove(key);
+        work.rest.insert((rest, submitter, sender, recipient, lane), ());
     }
     Ok(())
 }

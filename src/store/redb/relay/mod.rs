@@ -20,6 +20,7 @@ mod disk_tests;
 mod engine;
 mod expire;
 mod fences;
+mod logged;
 mod peers;
 mod policy;
 mod read;
@@ -52,7 +53,7 @@ use self::fences::Fences;
 use self::settle::{Counting, Damage};
 use self::space::SpaceWatch;
 use super::backend::Backend;
-use super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile};
+use super::file::{DEFAULT_CACHE_BYTES, DEFAULT_JOURNAL_BYTES, OpenError, Sizes, StoreFile};
 use super::writer::{Writer, WriterMode};
 use crate::id::{PeerId, StoreId};
 use crate::mutant::Mutant;
@@ -85,6 +86,8 @@ pub struct OpenOptions {
     pub writer: WriterMode,
     /// Memory for pages; see [`DEFAULT_CACHE_BYTES`].
     pub cache_bytes: usize,
+    /// Length of the journal; see [`DEFAULT_JOURNAL_BYTES`].
+    pub journal_bytes: u64,
 }
 
 impl OpenOptions {
@@ -99,6 +102,7 @@ impl OpenOptions {
             entropy,
             writer: WriterMode::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
+            journal_bytes: DEFAULT_JOURNAL_BYTES,
         }
     }
 }
@@ -122,14 +126,14 @@ impl RedbRelayStore {
     /// # Errors
     /// [`OpenError`], which says what to do.
     pub fn open(options: OpenOptions) -> Result<Self, OpenError> {
-        let OpenOptions { backend, free_space, limits, clock, entropy, writer, cache_bytes } = options;
+        let OpenOptions { backend, free_space, limits, clock, entropy, writer, cache_bytes, journal_bytes } = options;
         let durability = match &backend {
             Backend::Memory => Durability::Memory,
             Backend::File(_) | Backend::Custom(_) => Durability::Disk,
         };
         let path = backend.path().to_owned();
         let fill = &mut |transaction: &_| work::make_tables(transaction);
-        let file = StoreFile::open(backend, schema::SCHEMA, cache_bytes, &*entropy, fill)?;
+        let file = StoreFile::open(backend, schema::SCHEMA, Sizes { cache_bytes, journal_bytes }, &*entropy, fill)?;
         let failed = |source| OpenError::Io { path: path.clone(), source };
         shrink::shrink(&file);
         let limits = Arc::new(limits);

@@ -10,7 +10,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 
 use super::super::backend::Backend;
 use super::super::fault::Fault;
-use super::super::file::{DEFAULT_CACHE_BYTES, OpenError, StoreFile, set_store_id};
+use super::super::file::{OpenError, Sizes, StoreFile, set_store_id};
 use super::work::Work;
 use super::{RedbRelayStore, schema};
 use crate::id::StoreId;
@@ -31,7 +31,7 @@ impl RedbRelayStore {
             std::fs::metadata(path).map_err(failed)?;
         }
         let missing = &mut |_: &_| Err(Fault::corrupt("there is nothing to restore"));
-        let file = StoreFile::open(backend, schema::SCHEMA, DEFAULT_CACHE_BYTES, entropy, missing)?;
+        let file = StoreFile::open(backend, schema::SCHEMA, Sizes::default(), entropy, missing)?;
         let id = StoreId(entropy.bytes());
         let renew = || {
             let writing = file.write()?;
@@ -50,7 +50,7 @@ impl RedbRelayStore {
 pub(super) fn renew(transaction: &WriteTransaction, clock: &dyn Clock) -> Result<(), Fault> {
     let mut work = Work::open(transaction, Arc::new(StoreLimits::default()), clock.date())?;
     let mut numbers = Vec::new();
-    for entry in work.mailboxes.table().iter()? {
+    for entry in work.mailboxes.written()?.iter()? {
         numbers.push(entry?.0.value());
     }
     for number in numbers {
@@ -58,7 +58,8 @@ pub(super) fn renew(transaction: &WriteTransaction, clock: &dyn Clock) -> Result
             row.mark = row.last_seq;
         }
     }
-    work.flush().map(drop)
+    work.flush()?;
+    work.write()
 }
 
 #[cfg(test)]
@@ -68,7 +69,8 @@ mod tests {
     use super::super::contract_tests::options;
     use super::*;
     use crate::random::SystemEntropy;
-    use crate::store::contract::{MAYBE, TestClock, fence, lane, message, settled};
+    use crate::store::contract::{MAYBE, TestClock, fence, lane, message, peer, settled};
+    use crate::store::redb::file::journal_of;
     use crate::store::redb::writer::WriterMode;
     use crate::store::{Op, RelayStore as _};
 
@@ -90,6 +92,35 @@ mod tests {
         clock.advance(Duration::from_secs(3602));
         assert_eq!(store.expire(10).await.unwrap().settled, [settled(key, &[], &[(1, 1, MAYBE)])]);
         assert_eq!(store.check().await.unwrap().problems, [] as [String; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_relay_left_in_its_journal_does_not_follow_an_older_copy_of_its_tables() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("relay.redb");
+        let (clock, key) = (TestClock::shared(), lane(1, 2, 1));
+        let open = || {
+            let backend = Backend::File(path.clone());
+            RedbRelayStore::open(options(backend, &clock, WriterMode::Thread)).unwrap()
+        };
+        let append = async |store: &RedbRelayStore, n| {
+            store.submit(fence(1, 1), vec![Op::Append(message(key, n))]).await.unwrap();
+        };
+        let holds = async |store: &RedbRelayStore| store.status(peer(2), None).await.unwrap().messages;
+        let store = open();
+        append(&store, 1).await;
+        store.close().await.unwrap();
+        let copies = ["tables", "journal"].map(|name| directory.path().join(name));
+        std::fs::copy(&path, &copies[0]).unwrap();
+        let store = open();
+        append(&store, 2).await;
+        std::fs::copy(journal_of(&path), &copies[1]).unwrap();
+        store.close().await.unwrap();
+        std::fs::copy(&copies[0], &path).unwrap();
+        std::fs::copy(&copies[1], journal_of(&path)).unwrap();
+        let store = open();
+        assert_eq!(holds(&store).await, 1);
+        store.close().await.unwrap();
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Rows kept in memory within one transaction: loaded once, written once, in the order of their keys.
+//! Rows kept in memory within one transaction: loaded once, written down once, in the order of their keys.
 
 use std::collections::BTreeMap;
 
 use redb::{Key, ReadableTable, Table};
 
 use super::super::fault::Fault;
+use super::logged::Logged;
 use super::schema::Row;
 use crate::delivery::Damaged;
 
@@ -26,18 +27,24 @@ struct Entry<R> {
 
 /// One table's rows.
 pub(super) struct Rows<'t, K: Plain, R> {
-    table: Table<'t, K, &'static [u8]>,
+    table: Logged<'t, K, &'static [u8]>,
     loaded: BTreeMap<K, Entry<R>>,
 }
 
 impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
-    pub(super) const fn new(table: Table<'t, K, &'static [u8]>) -> Self {
+    pub(super) const fn new(table: Logged<'t, K, &'static [u8]>) -> Self {
         Self { table, loaded: BTreeMap::new() }
     }
 
-    /// The table as it is on the disk: call [`flush`](Self::flush) before.
-    pub(super) const fn table(&self) -> &Table<'t, K, &'static [u8]> {
-        &self.table
+    /// The table, with all that was changed.
+    pub(super) fn written(&mut self) -> Result<&Table<'t, K, &'static [u8]>, Fault> {
+        self.flush();
+        self.table.written()
+    }
+
+    /// Brings into the table what was flushed.
+    pub(super) fn write(&mut self) -> Result<(), Fault> {
+        self.table.write()
     }
 
     fn entry(&mut self, key: K) -> Result<&mut Entry<R>, Fault> {
@@ -45,7 +52,8 @@ impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
         match self.loaded.entry(key) {
             Occupied(entry) => Ok(entry.into_mut()),
             Vacant(vacant) => {
-                let row = self.table.get(key)?.map(|bytes| R::decode(bytes.value())).transpose()?;
+                // What was changed is among those that are loaded.
+                let row = self.table.as_it_is().get(key)?.map(|bytes| R::decode(bytes.value())).transpose()?;
                 Ok(vacant.insert(Entry { row, dirty: false }))
             }
         }
@@ -83,30 +91,33 @@ impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
         changed.into_iter().filter_map(|key| Some((key, self.loaded.remove(&key)?.row?))).collect()
     }
 
-    /// Writes what was changed; whether anything was.
-    pub(super) fn flush(&mut self) -> Result<bool, Fault> {
-        self.flush_telling(|_, _, _| Ok(()))
-    }
-
-    /// The same, and tells of each row what it was on the disk and what it is.
-    pub(super) fn flush_telling(
-        &mut self,
-        mut tell: impl FnMut(K, Option<&[u8]>, Option<&R>) -> Result<(), Fault>,
-    ) -> Result<bool, Fault> {
-        let (mut changed, mut bytes) = (false, Vec::new());
+    /// Writes down what was changed.
+    pub(super) fn flush(&mut self) {
+        let mut bytes = Vec::new();
         for (key, entry) in self.loaded.iter_mut().filter(|(_, entry)| entry.dirty) {
-            let before = match &entry.row {
+            match &entry.row {
                 Some(row) => {
                     bytes.clear();
                     row.encode(&mut bytes);
-                    self.table.insert(*key, bytes.as_slice())?
+                    self.table.insert(*key, bytes.as_slice());
                 }
-                None => self.table.remove(*key)?,
-            };
-            tell(*key, before.as_ref().map(|bytes| bytes.value()), entry.row.as_ref())?;
+                None => self.table.remove(*key),
+            }
             entry.dirty = false;
-            changed = true;
         }
-        Ok(changed)
+    }
+
+    /// The same, and tells of each row what it was when it was last flushed and what it is.
+    pub(super) fn flush_telling(
+        &mut self,
+        mut tell: impl FnMut(K, Option<&[u8]>, Option<&R>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let table = self.table.written()?;
+        for (key, entry) in self.loaded.iter().filter(|(_, entry)| entry.dirty) {
+            let before = table.get(*key)?;
+            tell(*key, before.as_ref().map(|bytes| bytes.value()), entry.row.as_ref())?;
+        }
+        self.flush();
+        Ok(())
     }
 }

@@ -39,10 +39,11 @@ use crate::time::millis;
 
 use super::super::file::Schema;
 use super::blocks::block_of;
+use super::logged::replay;
 use super::size::SizeAt;
 
 /// The version of all this. Whoever changes a table of a release adds the step that leads there.
-pub(super) const SCHEMA: Schema = Schema { kind: "relay", upgrades: &[] };
+pub(super) const SCHEMA: Schema = Schema { kind: "relay", upgrades: &[], replay: Some(replay) };
 
 /// The number of a peer in this file.
 pub(super) type Number = u32;
@@ -84,10 +85,10 @@ pub(super) const INVITATIONS: TableDefinition<'_, [u8; 32], Bytes> = TableDefini
 pub(super) const ALLOWED: u32 = 1;
 pub(super) const BLOCKED: u32 = 2;
 
-/// Hands every table to a macro.
+/// Hands every table to a macro. A new one is added at the end: journals name them by their places.
 macro_rules! each_table {
     ($do:ident) => {
-        $do!(
+        $do! {
             NUMBERS,
             PEERS,
             MAILBOXES,
@@ -107,7 +108,7 @@ macro_rules! each_table {
             CONTACTS,
             ACCESS,
             INVITATIONS
-        )
+        }
     };
 }
 pub(super) use each_table;

@@ -165,7 +165,7 @@ pub(super) fn remove(
     let mut ranges = wanted.iter().peekable();
     while let Some((low, mut high)) = ranges.next() {
         // What is there next: ranges about nothing are passed over.
-        let there = messages.range((mailbox, low)..=(mailbox, highest))?.next().transpose()?;
+        let there = messages.written()?.range((mailbox, low)..=(mailbox, highest))?.next().transpose()?;
         let Some(there) = there.map(|(key, _)| key.value().1) else { return Ok(()) };
         if there > high {
             while ranges.next_if(|(_, to)| *to < there).is_some() {}

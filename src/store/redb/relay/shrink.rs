@@ -62,6 +62,7 @@ fn held_bytes(transaction: &ReadTransaction) -> Result<u64, Fault> {
 mod tests {
     use std::path::Path;
 
+    use super::super::super::file::journal_of;
     use super::super::super::writer::WriterMode;
     use super::super::contract_tests::options;
     use super::super::{OpenOptions, RedbRelayStore};
@@ -106,6 +107,7 @@ mod tests {
         // As a kill would leave it: a store that is closed well may get rid of the end of its file.
         let copy = directory.path().join("copy.redb");
         std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(journal_of(&path), journal_of(&copy)).unwrap();
         store.close().await.unwrap();
         let before = std::fs::metadata(&copy).unwrap().len();
         assert!(before > LEAST_FILE_BYTES, "{before}");

@@ -3,9 +3,7 @@
 //! The order is by a coarse rank: exact for few messages, to a sixteenth for many. So a row of the index changes only
 //! when a sender's count has grown or shrunk by that much, not with every commit.
 
-use redb::Table;
-
-use super::super::fault::Fault;
+use super::logged::Logged;
 use super::schema::{Count, Number};
 
 /// Mailbox, [`place`], sender.
@@ -30,22 +28,21 @@ pub(super) const fn place(messages: u64) -> u16 {
 
 /// Moves a sender to where its count belongs.
 pub(super) fn note(
-    table: &mut Table<'_, SizeAt, ()>,
+    table: &mut Logged<'_, SizeAt, ()>,
     (mailbox, sender): (Number, Number),
     before: Option<Count>,
     after: Option<Count>,
-) -> Result<(), Fault> {
+) {
     let at = |count: Option<Count>| count.map(|count| (mailbox, place(count.messages), sender));
     let (before, after) = (at(before), at(after));
     if before != after {
         if let Some(key) = before {
-            table.remove(key)?;
+            table.remove(key);
         }
         if let Some(key) = after {
-            table.insert(key, ())?;
+            table.insert(key, ());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTableMetadata};
 
+use super::super::engine::Beside;
 use super::super::fault::Fault;
-use super::super::writer::Beside;
+
 use crate::store::StoreError;
 use crate::time::{Moment, SharedClock};
 
@@ -126,6 +127,7 @@ pub(super) struct SpaceWatch {
     written: u64,
     room: u64,
     least: u64,
+    short: bool,
     told: bool,
 }
 
@@ -141,6 +143,7 @@ impl SpaceWatch {
             written: 0,
             room: u64::MAX,
             least: 0,
+            short: false,
             told: true,
         }
     }
@@ -148,6 +151,11 @@ impl SpaceWatch {
     /// Whether there is enough after all that was written.
     pub(super) const fn is_enough(&self) -> bool {
         self.room >= self.least
+    }
+
+    /// Whether the disk itself is short, whatever there is inside the file.
+    pub(super) const fn is_short(&self) -> bool {
+        self.short
     }
 
     /// Notes that a message of so many bytes is written.
@@ -173,8 +181,8 @@ impl SpaceWatch {
             self.room = u64::MAX;
             return;
         };
-        self.room = free_bytes;
-        if free_bytes < least
+        (self.room, self.short) = (free_bytes, free_bytes < least);
+        if self.short
             && let Some(file) = self.space.file()
         {
             let left = self.inside.map_or(0, |inside| inside.left(file, self.written));

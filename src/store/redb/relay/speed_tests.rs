@@ -107,6 +107,7 @@ async fn repair(messages: u64) {
     // The file as a kill would leave it.
     let copy = directory.path().join("copy.redb");
     std::fs::copy(&path, &copy).unwrap();
+    std::fs::copy(super::super::file::journal_of(&path), super::super::file::journal_of(&copy)).unwrap();
     let clock = SystemClock::shared();
     let start = clock.now();
     let killed = open(copy.clone());

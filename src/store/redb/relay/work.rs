@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 
 use super::super::fault::Fault;
 use super::blocks::Block;
+use super::logged::{Log, Logged, Place};
 use super::rows::Rows;
 use super::schema::{
     ACCESS, BY_SENDER, BY_SIZE, CONTACTS, COUNTERS, COUNTS, ContactAt, Count, Counters, DateRow, EXPIRY, ExpiryAt,
@@ -28,6 +29,27 @@ pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), Fault> {
     Work::open(transaction, Arc::default(), UnixMillis(0)).map(drop)
 }
 
+/// Hands to a macro the tables that are kept as rows, but for `counts`, whose changes are told to another table.
+macro_rules! each_rows {
+    ($do:ident) => {
+        $do!(
+            numbers,
+            peers,
+            mailboxes,
+            by_sender,
+            expiry,
+            lanes,
+            pairs,
+            links,
+            seen,
+            policies,
+            contacts,
+            access,
+            invitations
+        )
+    };
+}
+
 /// The open tables of a transaction.
 pub(super) struct Work<'t> {
     pub(super) now: UnixMillis,
@@ -38,23 +60,23 @@ pub(super) struct Work<'t> {
     pub(super) counts: Rows<'t, (Number, Number), Count>,
     pub(super) lanes: Rows<'t, LaneAt, LaneEntry>,
     pub(super) pairs: Rows<'t, PairAt, Single>,
-    pub(super) sessions: Table<'t, (Number, u64), &'static str>,
-    pub(super) messages: Table<'t, (Number, u64), &'static [u8]>,
+    pub(super) sessions: Logged<'t, (Number, u64), &'static str>,
+    pub(super) messages: Logged<'t, (Number, u64), &'static [u8]>,
     pub(super) by_sender: Rows<'t, SenderAt, Block>,
-    pub(super) by_size: Table<'t, SizeAt, ()>,
+    pub(super) by_size: Logged<'t, SizeAt, ()>,
     pub(super) expiry: Rows<'t, ExpiryAt, Block>,
-    pub(super) rest: Table<'t, RestAt, ()>,
+    pub(super) rest: Logged<'t, RestAt, ()>,
     pub(super) links: Rows<'t, Number, LinkRow>,
     pub(super) seen: Rows<'t, Number, DateRow>,
     pub(super) policies: Rows<'t, Number, PolicyRow>,
     pub(super) contacts: Rows<'t, ContactAt, Single>,
     pub(super) access: Rows<'t, [u8; 32], Single>,
     pub(super) invitations: Rows<'t, [u8; 32], InvitationRow>,
-    counters_table: Table<'t, (), &'static [u8]>,
+    counters_table: Logged<'t, (), &'static [u8]>,
     pub(super) counters: Counters,
     counters_read: Counters,
-    /// Something was changed that the rows do not know of.
-    pub(super) changed: bool,
+    /// There is something to commit, even if nothing was changed.
+    pub(super) probed: bool,
     /// Sessions that began in this transaction: the newest epoch of each peer and device.
     pub(super) fences: BTreeMap<(PeerId, u64), u64>,
     /// Sessions that ended in it, with their epochs.
@@ -62,6 +84,7 @@ pub(super) struct Work<'t> {
     /// Messages to tell the watches of, and in whose mailboxes they are.
     pub(super) news: Vec<(PeerId, Arc<Stored>)>,
     pub(super) counting: Counting,
+    log: Log,
 }
 
 impl<'t> Work<'t> {
@@ -70,71 +93,84 @@ impl<'t> Work<'t> {
         limits: Arc<StoreLimits>,
         now: UnixMillis,
     ) -> Result<Self, Fault> {
-        let counters_table = transaction.open_table(COUNTERS)?;
-        let counters = match counters_table.get(())? {
+        let log = Log::default();
+        macro_rules! open {
+            ($table:ident) => {
+                Logged::open(transaction, $table, Place::$table, &log)?
+            };
+        }
+        let counters_table = open!(COUNTERS);
+        let counters = match counters_table.as_it_is().get(())? {
             Some(bytes) => Counters::decode(bytes.value())?,
             None => Counters::default(),
         };
         Ok(Self {
             now,
             limits,
-            numbers: Rows::new(transaction.open_table(NUMBERS)?),
-            peers: Rows::new(transaction.open_table(PEERS)?),
-            mailboxes: Rows::new(transaction.open_table(MAILBOXES)?),
-            counts: Rows::new(transaction.open_table(COUNTS)?),
-            lanes: Rows::new(transaction.open_table(LANES)?),
-            pairs: Rows::new(transaction.open_table(PAIRS)?),
-            sessions: transaction.open_table(SESSIONS)?,
-            messages: transaction.open_table(MESSAGES)?,
-            by_sender: Rows::new(transaction.open_table(BY_SENDER)?),
-            by_size: transaction.open_table(BY_SIZE)?,
-            expiry: Rows::new(transaction.open_table(EXPIRY)?),
-            rest: transaction.open_table(REST)?,
-            links: Rows::new(transaction.open_table(LINKS)?),
-            seen: Rows::new(transaction.open_table(SEEN)?),
-            policies: Rows::new(transaction.open_table(POLICIES)?),
-            contacts: Rows::new(transaction.open_table(CONTACTS)?),
-            access: Rows::new(transaction.open_table(ACCESS)?),
-            invitations: Rows::new(transaction.open_table(INVITATIONS)?),
+            numbers: Rows::new(open!(NUMBERS)),
+            peers: Rows::new(open!(PEERS)),
+            mailboxes: Rows::new(open!(MAILBOXES)),
+            counts: Rows::new(open!(COUNTS)),
+            lanes: Rows::new(open!(LANES)),
+            pairs: Rows::new(open!(PAIRS)),
+            sessions: open!(SESSIONS),
+            messages: open!(MESSAGES),
+            by_sender: Rows::new(open!(BY_SENDER)),
+            by_size: open!(BY_SIZE),
+            expiry: Rows::new(open!(EXPIRY)),
+            rest: open!(REST),
+            links: Rows::new(open!(LINKS)),
+            seen: Rows::new(open!(SEEN)),
+            policies: Rows::new(open!(POLICIES)),
+            contacts: Rows::new(open!(CONTACTS)),
+            access: Rows::new(open!(ACCESS)),
+            invitations: Rows::new(open!(INVITATIONS)),
             counters_table,
             counters,
             counters_read: counters,
-            changed: false,
+            probed: false,
             fences: BTreeMap::new(),
             ended: Vec::new(),
             news: Vec::new(),
             counting: Counting::default(),
+            log,
         })
     }
 
-    /// Writes what is kept in memory; whether there is something to commit.
-    pub(super) fn flush(&mut self) -> Result<bool, Fault> {
-        let mut changed = self.numbers.flush()?;
-        changed |= self.peers.flush()?;
-        changed |= self.mailboxes.flush()?;
+    /// Writes down what is kept in memory.
+    pub(super) fn flush(&mut self) -> Result<(), Fault> {
         let by_size = &mut self.by_size;
-        changed |= self.counts.flush_telling(|key, before, after| {
-            note(by_size, key, before.map(Count::decode).transpose()?, after.copied())
+        self.counts.flush_telling(|key, before, after| {
+            note(by_size, key, before.map(Count::decode).transpose()?, after.copied());
+            Ok(())
         })?;
-        changed |= self.by_sender.flush()?;
-        changed |= self.expiry.flush()?;
-        changed |= self.lanes.flush()?;
-        changed |= self.pairs.flush()?;
-        changed |= self.links.flush()?;
-        changed |= self.seen.flush()?;
-        changed |= self.policies.flush()?;
-        changed |= self.contacts.flush()?;
-        changed |= self.access.flush()?;
-        changed |= self.invitations.flush()?;
+        macro_rules! flush {
+            ($($rows:ident),*) => { $(self.$rows.flush();)* };
+        }
+        each_rows!(flush);
         if self.counters != self.counters_read {
             let mut bytes = Vec::new();
             self.counters.encode(&mut bytes);
-            self.counters_table.insert((), bytes.as_slice())?;
+            self.counters_table.insert((), bytes.as_slice());
             self.counters_read = self.counters;
-            changed = true;
         }
-        self.changed |= changed;
-        Ok(self.changed)
+        Ok(())
+    }
+
+    /// What was written down, if there is something to commit.
+    pub(super) fn changes(&self) -> Option<&Log> {
+        let empty = self.log.borrow().is_empty();
+        (!empty || self.probed).then_some(&self.log)
+    }
+
+    /// Brings into the tables what was written down.
+    pub(super) fn write(&mut self) -> Result<(), Fault> {
+        macro_rules! write {
+            ($($table:ident),*) => { $(self.$table.write()?;)* };
+        }
+        each_rows!(write);
+        write!(counts, sessions, messages, by_size, rest, counters_table);
+        Ok(())
     }
 
     /// The peer's number, if any row speaks of it.
@@ -270,7 +306,7 @@ impl<'t> Work<'t> {
             self.peer(submitter)?.lanes += 1;
             self.pairs.change_or((submitter, sender, recipient), Single::default)?.value += 1;
             let rest = hour_after(self.now + TOUCH + self.limits.lane_rest);
-            self.rest.insert((rest, submitter, sender, recipient, lane), ())?;
+            self.rest.insert((rest, submitter, sender, recipient, lane), ());
             self.lanes.put(at, LaneEntry { rest, row: LaneRow::new(self.now) });
         }
         let entry = self.lanes.change(at)?.ok_or_else(|| Fault::corrupt("a lane without its row"))?;
@@ -281,7 +317,7 @@ impl<'t> Work<'t> {
     pub(super) fn drop_lane(&mut self, at: LaneAt) -> Result<bool, Fault> {
         let (submitter, sender, recipient, lane) = at;
         let Some(entry) = self.lanes.get(at)?.filter(|entry| entry.row.pending() == 0) else { return Ok(false) };
-        self.rest.remove((entry.rest, submitter, sender, recipient, lane))?;
+        self.rest.remove((entry.rest, submitter, sender, recipient, lane));
         self.lanes.remove(at);
         let peer = self.peer(submitter)?;
         peer.lanes = peer.lanes.saturating_sub(1);
