@@ -16,6 +16,7 @@ use super::ask::{self, Whose};
 use super::{CliError, output};
 use crate::random::SystemEntropy;
 use crate::store::StoreError;
+use crate::store::redb::file::journal_of;
 use crate::store::redb::relay::{BackupError, Progress, backup_file, check_file, restore_file, verify_backup};
 use crate::time::SystemClock;
 
@@ -201,7 +202,18 @@ fn move_aside(store: &Path) -> anyhow::Result<()> {
     file.try_lock().map_err(|_| anyhow!("{} is in use by another process: stop that one", store.display()))?;
     let old = store.with_extension("redb.old");
     fs::rename(store, &old).with_context(|| old.display().to_string())?;
+    // What it lacks after a crash goes with it.
+    let (journal, its) = (journal_of(store), journal_of(&old));
+    let moved = if fs::exists(&journal)? { fs::rename(&journal, &its) } else { remove_if_there(&its) };
+    moved.with_context(|| its.display().to_string())?;
     Ok(output::line(&format!("{} is now {}", store.display(), old.display()))?)
+}
+
+fn remove_if_there(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(_) | Ok(()) => Ok(()),
+    }
 }
 
 /// Reads all of a store, and says what does not fit together.

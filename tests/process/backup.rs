@@ -78,6 +78,9 @@ fn what_waits_survives_the_loss_of_the_store_and_what_came_after_the_backup_is_o
 fn a_store_is_never_overwritten_nor_made_of_a_damaged_backup() {
     let directory = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(directory.path());
+    let [alice, bob] = ["alice", "bob"].map(|name| Peer::new(directory.path().join(name), &relay));
+    let to = bob.address();
+    succeeds(&bob.run(&["count"]));
     let [file, bad] = ["relay.backup", "bad"].map(|name| directory.path().join(name));
     let [good, torn] = [&file, &bad].map(|path| path.to_str().unwrap());
     let store = relay.data().join("relay.redb");
@@ -90,6 +93,11 @@ fn a_store_is_never_overwritten_nor_made_of_a_damaged_backup() {
     assert!(!bad.exists());
     fs::rename(&aside, &access).unwrap();
     relay.kill();
+    let holds_all = |relay: &Relay| {
+        let checked = relay.command(&["check"]);
+        succeeds(&checked);
+        assert!(words(&checked).contains(&format!("{LATER} messages")), "{}", words(&checked));
+    };
 
     succeeds(&relay.command(&["backup", good]));
     fails(&relay.command(&["restore", good]), "--force");
@@ -97,11 +105,23 @@ fn a_store_is_never_overwritten_nor_made_of_a_damaged_backup() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&bad, bytes).unwrap();
+    relay.start_again();
+    send(&alice, &to, 0..LATER);
+    relay.kill();
     let before = fs::read(&store).unwrap();
     fails(&relay.command(&["restore", torn, "--force"]), "damaged");
     assert!(fs::read(&store).unwrap() == before, "what cannot be restored moves nothing");
     succeeds(&relay.command(&["restore", good, "--force"]));
-    assert!(fs::read(relay.data().join("relay.redb.old")).unwrap() == before);
+    // What was moved is whole: what a crash had left in the journal has gone along.
+    let moved = |name: &str| relay.data().join(name);
+    assert!(fs::read(moved("relay.redb.old")).unwrap() == before);
+    for name in ["relay.redb", "relay.redb.journal"] {
+        let [now, old] = [moved(name), moved(&name.replace("redb", "redb.old"))];
+        fs::rename(&now, moved("aside")).unwrap();
+        fs::rename(&old, &now).unwrap();
+        fs::rename(moved("aside"), &old).unwrap();
+    }
+    holds_all(&relay);
 
     let mut bytes = fs::read(&store).unwrap();
     let (from, to) = (bytes.len() / 4, bytes.len() / 2);
