@@ -1,6 +1,6 @@
 //! What the parts of a message's way cost by themselves: its frames, the decision about it, the commit that stores it
-//! and the page that finds it. The store's file is in memory, so that the disk does not count: what it costs with a
-//! real one `posthouse bench` tells.
+//! and the page that finds it. The store's file is in memory, so that the disk does not count, but where it is said to be
+//! on one: then below `TMPDIR`, with its journal and without.
 //!
 //! `cargo bench --bench parts` compares with the run before.
 
@@ -16,6 +16,7 @@ use posthouse::delivery::lane::LaneRow;
 use posthouse::protocol::{Frame, MsgR, Order, Taken, decode, encode};
 use posthouse::random::SystemEntropy;
 use posthouse::store::redb::Backend;
+use posthouse::store::redb::file::DEFAULT_JOURNAL_BYTES;
 use posthouse::store::redb::relay::{OpenOptions, RedbRelayStore};
 use posthouse::store::redb::writer::WriterMode;
 use posthouse::store::{Op, RelayStore};
@@ -56,7 +57,7 @@ fn admission(bench: &mut Criterion) {
     });
 }
 
-/// A store in memory, and the runtime to wait for it.
+/// A store, and the runtime to wait for it.
 struct Store {
     store: RedbRelayStore,
     runtime: tokio::runtime::Runtime,
@@ -64,10 +65,14 @@ struct Store {
 }
 
 impl Store {
-    fn new() -> Self {
+    fn in_memory() -> Self {
+        Self::new(Backend::Memory, DEFAULT_JOURNAL_BYTES)
+    }
+
+    fn new(backend: Backend, journal_bytes: u64) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let mut options = OpenOptions::new(Backend::Memory, SystemClock::shared(), SystemEntropy::shared());
-        options.writer = WriterMode::Inline;
+        let mut options = OpenOptions::new(backend, SystemClock::shared(), SystemEntropy::shared());
+        (options.writer, options.journal_bytes) = (WriterMode::Inline, journal_bytes);
         let store = RedbRelayStore::open(options).expect("a store");
         for name in [1, READER] {
             let open = Op::Open { remote: ([192, 0, 2, 1], 1).into(), invitation: None };
@@ -96,7 +101,7 @@ impl Store {
 fn store(bench: &mut Criterion) {
     let mut group = bench.benchmark_group("a commit of new messages and one that takes them");
     for messages in GROUPS {
-        let mut store = Store::new();
+        let mut store = Store::in_memory();
         group.throughput(Throughput::Elements(messages));
         group.bench_function(BenchmarkId::from_parameter(messages), |timer| {
             timer.iter(|| {
@@ -106,7 +111,7 @@ fn store(bench: &mut Criterion) {
         });
     }
     group.finish();
-    let mut store = Store::new();
+    let mut store = Store::in_memory();
     store.append(10_000);
     bench.bench_function("a page of 500 of 10,000", |timer| {
         timer.iter(|| store.runtime.block_on(store.store.page(query(READER, Order::Newest, None, 500))));
@@ -117,9 +122,27 @@ fn store(bench: &mut Criterion) {
     });
 }
 
+fn disk(bench: &mut Criterion) {
+    let mut group = bench.benchmark_group("the same on a disk");
+    for (name, journal_bytes) in [("journal", DEFAULT_JOURNAL_BYTES), ("none", 0)] {
+        for messages in GROUPS {
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut store = Store::new(Backend::File(directory.path().join("relay.redb")), journal_bytes);
+            group.throughput(Throughput::Elements(messages));
+            group.bench_function(BenchmarkId::new(name, messages), |timer| {
+                timer.iter(|| {
+                    store.append(messages);
+                    store.drain();
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = parts;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = codec, admission, store
+    targets = codec, admission, store, disk
 }
 criterion_main!(parts);
