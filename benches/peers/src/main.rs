@@ -39,15 +39,24 @@ struct Args {
     /// Rounds, of which the medians are told.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Only this system, by a part of its name.
+    /// Only systems of whose names this is a part.
     #[arg(long)]
     only: Option<String>,
+    /// Only this load: pairs, an x, and the window, such as 64x64. Then there is no floor, and there are no large bodies.
+    #[arg(long, value_parser = load)]
+    load: Option<Load>,
     /// A document to write the figures into, between its marks.
     #[arg(long)]
     write: Option<PathBuf>,
     /// A file for the plot.
     #[arg(long)]
     plot: Option<PathBuf>,
+}
+
+/// Reads a load as it is given on the command line.
+fn load(words: &str) -> Result<Load, &'static str> {
+    let known = LOADS.into_iter().find(|load| words == format!("{}x{}", load.pairs, load.window));
+    known.ok_or("it is one of 1x1, 1x64, 16x16 and 64x64")
 }
 
 /// What is compared. The first is ours.
@@ -111,7 +120,8 @@ fn main() -> anyhow::Result<()> {
     for round in 1..=args.rounds {
         for (place, load) in LOADS.iter().enumerate() {
             for (number, system) in System::ALL.iter().enumerate() {
-                if args.only.as_ref().is_some_and(|only| !system.title().contains(only.as_str())) {
+                let other_load = args.load.is_some_and(|only| only != *load);
+                if other_load || args.only.as_ref().is_some_and(|only| !system.title().contains(only.as_str())) {
                     continue;
                 }
                 let figures = system.run(&args, *load)?;
@@ -125,6 +135,9 @@ fn main() -> anyhow::Result<()> {
                 );
                 report.add(number, place, figures);
             }
+        }
+        if args.load.is_some() {
+            continue;
         }
         let short = Duration::from_secs(args.seconds.min(3));
         report.add_floor(on_one_thread(floor::run(short))?);
