@@ -92,6 +92,10 @@ impl Disk {
         self.state().platter.used()
     }
 
+    pub(crate) fn journal_len(&self) -> u64 {
+        self.state().platter.len(JOURNAL)
+    }
+
     /// The power fails now. To be called before the store is dropped, which would close it well.
     pub(crate) fn power_off(&self) {
         self.state().platter.on = false;

@@ -273,6 +273,24 @@ fn emptied(disk: &Disk, clock: &Arc<TestClock>) -> (RedbRelayStore, u64) {
 }
 
 #[test]
+fn nothing_is_left_to_a_journal_that_the_tables_might_have_no_room_for() {
+    let (clock, disk) = (TestClock::shared(), Disk::new(1));
+    let journal_bytes = 64 << 10;
+    let free = Arc::new(AtomicU64::new(4 * journal_bytes - 1));
+    let asked = free.clone();
+    let room = move || Some(DiskRoom { free: asked.load(Ordering::SeqCst), file: 0 });
+    let mut options = OpenOptions { journal_bytes, ..options(disk.backend(), &clock, WriterMode::Inline) };
+    (options.free_space, options.limits.min_free_bytes) = (FreeSpace::Custom(Arc::new(room)), 0);
+    let store = RedbRelayStore::open(options).unwrap();
+    let append = |n| now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), n))])).unwrap();
+    append(1);
+    assert_eq!(disk.journal_len(), 0);
+    free.store(4 * journal_bytes, Ordering::SeqCst);
+    append(2);
+    assert!(disk.journal_len() > 0);
+}
+
+#[test]
 fn what_removals_freed_inside_the_file_is_room_for_new_messages() {
     let (clock, disk) = (TestClock::shared(), Disk::new(1));
     let (store, full) = emptied(&disk, &clock);

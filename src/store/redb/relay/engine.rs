@@ -62,6 +62,8 @@ pub(super) struct RelayEngine {
     /// Below it no `seq` is given in this opening: what an earlier life gave is never given again.
     pub(super) first_seq: u64,
     pub(super) space: SpaceWatch,
+    /// How long the journal becomes.
+    pub(super) journal_bytes: u64,
     /// Until then no message is accepted: writing failed a moment ago.
     pub(super) failed_until: Option<Moment>,
     pub(super) fences: Fences,
@@ -122,8 +124,8 @@ impl Engine for RelayEngine {
         work.flush()?;
         let changes = match work.changes() {
             None => Changes::None,
-            // Pages that became free are used again only once the tables are synced.
-            Some(_) if self.space.is_short() => Changes::Some,
+            // Once the disk is full the tables could not be synced, and nobody could make room in them.
+            Some(_) if self.space.is_short(self.journal_bytes) => Changes::Some,
             Some(log) => Changes::Logged(log.clone()),
         };
         self.began = std::mem::take(&mut work.fences);

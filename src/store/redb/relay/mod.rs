@@ -153,6 +153,7 @@ impl RedbRelayStore {
             store: file.id(),
             first_seq: if Mutant::SeqReusedAfterRestore.is_planted() { 0 } else { clock.date().0 << SEQ_SHIFT },
             space: SpaceWatch::new(free_space, clock.clone()),
+            journal_bytes,
             failed_until: None,
             fences: Fences::default(),
             damage: Damage::default(),

@@ -20,6 +20,9 @@ use crate::time::{Moment, SharedClock};
 /// Between two looks pass so many times as long as one takes, and no less than a second.
 const LOOK_SHARE: u32 = 50;
 const LOOK_LEAST: Duration = Duration::from_secs(1);
+/// While less is free than so many times the length of the journal, nothing is left to it: what it holds has to find room
+/// in the tables, whose pages it may touch in many places.
+const JOURNALS: u64 = 4;
 /// What a message takes beside its own bytes; this and those count twice, for pages are not filled, and are copied
 /// when they are written.
 const ROW_BYTES: u64 = 512;
@@ -127,7 +130,8 @@ pub(super) struct SpaceWatch {
     written: u64,
     room: u64,
     least: u64,
-    short: bool,
+    /// Of the disk, as it was when the transaction began.
+    free: u64,
     told: bool,
 }
 
@@ -143,7 +147,7 @@ impl SpaceWatch {
             written: 0,
             room: u64::MAX,
             least: 0,
-            short: false,
+            free: u64::MAX,
             told: true,
         }
     }
@@ -153,9 +157,9 @@ impl SpaceWatch {
         self.room >= self.least
     }
 
-    /// Whether the disk itself is short, whatever there is inside the file.
-    pub(super) const fn is_short(&self) -> bool {
-        self.short
+    /// Whether there may be no room for what a journal of this length holds, whatever there is inside the file.
+    pub(super) const fn is_short(&self, journal_bytes: u64) -> bool {
+        self.free < self.least || self.free < journal_bytes.saturating_mul(JOURNALS)
     }
 
     /// Notes that a message of so many bytes is written.
@@ -178,11 +182,11 @@ impl SpaceWatch {
         self.take_found();
         (self.least, self.wanted) = (least, None);
         let Some(free_bytes) = self.space.free() else {
-            self.room = u64::MAX;
+            (self.room, self.free) = (u64::MAX, u64::MAX);
             return;
         };
-        (self.room, self.short) = (free_bytes, free_bytes < least);
-        if self.short
+        (self.room, self.free) = (free_bytes, free_bytes);
+        if free_bytes < least
             && let Some(file) = self.space.file()
         {
             let left = self.inside.map_or(0, |inside| inside.left(file, self.written));
