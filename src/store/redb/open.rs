@@ -203,10 +203,7 @@ impl Opening<'_> {
 
     fn create_file(&self, path: &Path, id: StoreId, fill: &mut Fill<'_>) -> Result<(), OpenError> {
         let wrap = |source| self.io(source);
-        let directory = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        let directory = directory_of(path);
         fs::create_dir_all(directory).map_err(wrap)?;
         // Two processes may find no file at the same time: the second waits here and then finds the first's.
         let directory = File::open(directory).map_err(wrap)?;
@@ -214,9 +211,7 @@ impl Opening<'_> {
         if path.try_exists().map_err(wrap)? {
             return Ok(());
         }
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
+        let temporary = with_ending(path, ".new");
         // What a crash left behind was never a store.
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error)),
@@ -420,8 +415,12 @@ impl Opening<'_> {
 /// Where the journal of a store's file lies.
 #[must_use]
 pub fn journal_of(store: &Path) -> PathBuf {
-    let mut path = store.as_os_str().to_owned();
-    path.push(".journal");
+    with_ending(store, ".journal")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
     path.into()
 }
 
@@ -431,12 +430,12 @@ fn open_beside(store: &Path) -> io::Result<Box<dyn StorageBackend>> {
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
     // What is entered must be found after a power cut, and so must its file.
-    directory_of(store)?.sync_all()?;
+    File::open(directory_of(store))?.sync_all()?;
     Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
 }
 
-fn directory_of(path: &Path) -> io::Result<File> {
-    File::open(path.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new(".")))
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new("."))
 }
 
 /// Empties a medium whose creation was cut off: its magic number is not, or not all, there.
