@@ -299,6 +299,11 @@ impl StoreFile {
         &self.watch
     }
 
+    /// Whether this opening met an error: the file is opened anew before it is next used.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst) >= self.opening.load(Ordering::SeqCst)
+    }
+
     /// A deliberate defect: nothing is durable when it is answered.
     fn is_unsafe(&self) -> bool {
         Mutant::AcknowledgedBeforeStored.is_planted() && self.schema.kind == "relay"
@@ -372,7 +377,7 @@ impl StoreFile {
             let unavailable = || StoreError::Unavailable("it is being opened anew".into());
             let database = database.ok_or_else(|| if current.closed { StoreError::Closed } else { unavailable() })?;
             let opening = self.opening.load(Ordering::SeqCst);
-            if self.broken.load(Ordering::SeqCst) >= opening {
+            if self.is_broken() {
                 // It may lack what was told of.
                 return Err(unavailable());
             }
@@ -441,7 +446,7 @@ impl StoreFile {
             return Err(StoreError::Fatal(fatal.clone()));
         }
         let opening = self.opening.load(Ordering::SeqCst);
-        if self.broken.load(Ordering::SeqCst) < opening {
+        if !self.is_broken() {
             return Ok(());
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -32,6 +33,8 @@ struct Counter {
     groups: Arc<Mutex<Vec<Vec<u64>>>>,
     done: Vec<u64>,
     gate: Arc<Mutex<()>>,
+    /// Transactions that were begun.
+    begun: Arc<AtomicU64>,
 }
 
 impl Engine for Counter {
@@ -40,7 +43,9 @@ impl Engine for Counter {
     type Work<'t> = (Table<'t, u64, u64>, bool);
 
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Self::Work<'t>, Fault> {
-        Ok((transaction.open_table(COUNTS)?, false))
+        let table = transaction.open_table(COUNTS)?;
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        Ok((table, false))
     }
 
     fn apply(&mut self, work: &mut Self::Work<'_>, key: &u64) -> Result<u64, Fault> {
@@ -426,6 +431,27 @@ fn a_corrupt_row_costs_only_the_request_that_met_it() {
         assert_eq!(thirteen, Ok(false), "half a request was kept");
     });
     assert_eq!(groups.lock().unwrap().concat(), [1, 2, 2, 3], "published what was not done, or twice");
+}
+
+#[tokio::test]
+async fn an_error_that_a_reader_meets_while_the_writer_waits_costs_no_request() {
+    let disk = Disk::new(1);
+    let engine = Counter::default();
+    let begun = engine.begun.clone();
+    // Without a cache everything is read from the disk.
+    let file = open_with(disk.backend(), SCHEMA, 0).unwrap();
+    let writer = Writer::start(file, engine, WriterMode::Thread, "test").unwrap();
+    for count in 1..=20 {
+        assert_eq!(writer.submit(1).await, Ok(count));
+        // The next transaction is at hand: each request but the first had another one in the place of that.
+        while begun.load(Ordering::SeqCst) < 2 * count {
+            std::thread::yield_now();
+        }
+        disk.set_faults(Faults { read_after: Some(0), ..Faults::default() });
+        let read = writer.file().read(|transaction| Ok(transaction.open_table(COUNTS)?.get(1)?.map(|one| one.value())));
+        assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    }
+    writer.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -383,18 +383,16 @@ impl<E: Engine> Shared<E> {
                     Err(spoiled) => spoiled,
                 };
             engine.aborted();
-            match spoiled {
-                Spoiled::Request(at, error) => {
+            match (wait.take(), spoiled) {
+                // Nobody had asked for anything yet, and for whoever comes it is tried again.
+                (Some(wait), _) if group.is_empty() => wait(&mut group),
+                (_, Spoiled::Request(at, error)) => {
                     tracing::error!(%error, "a row of the store is damaged");
                     group.remove(at).answer(Err(error));
                 }
-                Spoiled::Group(error) => {
-                    // Whoever comes next is told.
-                    wait.take().into_iter().for_each(|wait| wait(&mut group));
-                    if !group.is_empty() {
-                        engine.failed();
-                        tracing::error!(%error, requests = group.len(), "the store could not write");
-                    }
+                (_, Spoiled::Group(error)) => {
+                    engine.failed();
+                    tracing::error!(%error, requests = group.len(), "the store could not write");
                     group.drain(..).for_each(|job| job.answer(Err(error.clone())));
                 }
             }
@@ -419,6 +417,12 @@ impl<E: Engine> Shared<E> {
         if group.is_empty() {
             drop(work);
             return writing.abort().map_err(Spoiled::Group);
+        }
+        if self.file.is_broken() {
+            // A reader met an error while the transaction was at hand: with the file opened anew it may be done.
+            drop(work);
+            drop(writing);
+            return self.attempt(engine, group, wait);
         }
         engine.start(&mut work);
         let spoiled = |at, fault| match fault {
