@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up: far more than it needs on a busy machine.
@@ -111,6 +111,13 @@ impl Program {
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Freezes it. The signal alone does not: on a busy machine its threads run on for a while.
+    pub(super) fn freeze(&self) {
+        signal(self.id(), Signal::STOP);
+        let (_, status) = waitpid(Some(pid(self.id())), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "it ended; stderr: {}", self.errors.lock().unwrap());
     }
 
     /// Waits for its end.
@@ -252,8 +259,11 @@ pub(super) fn value(metrics: &str, series: &str) -> Option<f64> {
 
 /// Sends a signal to a process of ours.
 pub(super) fn signal(process: u32, signal: Signal) {
-    let process = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
-    kill_process(process, signal).unwrap();
+    kill_process(pid(process), signal).unwrap();
+}
+
+fn pid(process: u32) -> Pid {
+    Pid::from_raw(i32::try_from(process).unwrap()).unwrap()
 }
 
 /// The example peer with this directory.

@@ -53,7 +53,7 @@ fn a_second_signal_ends_a_relay_at_once() {
     let receiver = bob.start(&["recv"]);
     receiver.expect("status");
     // A client that does not listen is waited for.
-    signal(receiver.id(), Signal::STOP);
+    receiver.freeze();
     relay.terminate();
     wait_until("draining", || relay.logged().contains("draining"));
     // Again and again: what comes at the same moment is the same request.
@@ -74,7 +74,7 @@ fn one_request_that_comes_as_two_signals_ends_a_relay_politely() {
     let receiver = bob.start(&["recv"]);
     receiver.expect("status");
     // It is waited for until it is cut off, so there is time for the second signal to be heard.
-    signal(receiver.id(), Signal::STOP);
+    receiver.freeze();
     relay.terminate();
     signal(relay.id(), Signal::INT);
     let status = relay.wait();
