@@ -27,7 +27,7 @@ pub(super) struct Plan {
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Result<()> {
     fill::keep_for_nobody(bench, plan.messages).await?;
-    let mut load = Load::start(bench, plan.steady)?;
+    let mut load = Load::start(bench, plan.steady).await?;
     let (mut rounds, mut longest) = (Rounds::new(), 0);
     let file = data.with_file_name("backup");
     for round in 1..=plan.rounds {

@@ -1,44 +1,98 @@
 //! Senders and recipients as applications have them: the library's client.
 
+use std::time::Duration;
+
+use anyhow::{Context, bail};
 use futures_util::FutureExt;
+use futures_util::future::{join_all, try_join, try_join_all};
 use tokio::runtime::Handle;
 
-use super::Bench;
+use super::{Bench, report};
 use crate::address::{PeerAddress, RelayAddress};
-use crate::client::{Client, ClientBuilder, Reading, Stop};
+use crate::client::{Client, ClientBuilder, Connection, Reading, Stop};
 use crate::identity::Identity;
+
+/// Sessions that are opened at one time. All together would be a flood, most of which a relay leaves unread.
+const AT_ONCE: usize = 128;
+
+/// How long a client may take to have its session.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A sender and its recipient, both on the same thread. Dropped, both are closed.
 pub(super) struct Pair {
     pub(super) sender: Client,
+    recipient: Client,
     pub(super) to: PeerAddress,
     /// Where who uses the sender does so best.
     pub(super) thread: Handle,
 }
 
 impl Pair {
-    /// Starts both; the recipient takes whatever comes.
-    pub(super) fn start(bench: &Bench) -> anyhow::Result<Self> {
-        let who = Identity::generate(&*bench.entropy);
-        Self::with(bench, Client::builder(who.clone(), bench.relay.clone()), &who, &bench.relay)
+    /// So many, whose recipients take whatever comes. All have their sessions.
+    pub(super) async fn open(bench: &Bench, count: u32) -> anyhow::Result<Vec<Self>> {
+        let start = || {
+            let who = Identity::generate(&*bench.entropy);
+            Self::start(bench, Client::builder(who.clone(), bench.relay.clone()), &who, &bench.relay)
+        };
+        open_all(count, start, Self::opened).await
     }
 
-    /// Starts a sender that signs all it sends, and a recipient at this relay.
-    pub(super) fn signed(bench: &Bench, to: &RelayAddress) -> anyhow::Result<Self> {
-        let who = Identity::generate(&*bench.entropy);
-        Self::with(bench, Client::builder(who.clone(), bench.relay.clone()).sign_all(), &who, to)
+    /// The same, with senders that sign all they send, and recipients at this relay.
+    pub(super) async fn open_signed(bench: &Bench, count: u32, to: &RelayAddress) -> anyhow::Result<Vec<Self>> {
+        let start = || {
+            let who = Identity::generate(&*bench.entropy);
+            Self::start(bench, Client::builder(who.clone(), bench.relay.clone()).sign_all(), &who, to)
+        };
+        open_all(count, start, Self::opened).await
     }
 
-    fn with(bench: &Bench, sender: ClientBuilder, its: &Identity, home: &RelayAddress) -> anyhow::Result<Self> {
+    async fn opened(&self) -> anyhow::Result<()> {
+        try_join(opened(&self.sender), opened(&self.recipient)).await.map(drop)
+    }
+
+    /// Ends the sessions of all: a relay that lives on need not wait for them.
+    pub(super) async fn close(pairs: Vec<Self>) {
+        join_all(pairs.into_iter().flat_map(|pair| [pair.sender.close(), pair.recipient.close()])).await;
+    }
+
+    fn start(bench: &Bench, sender: ClientBuilder, its: &Identity, home: &RelayAddress) -> anyhow::Result<Self> {
         let thread = bench.threads.next();
         let here = thread.enter();
         let sender = keep(bench, sender.reading(Reading::Nothing), its)?.start()?;
         let who = Identity::generate(&*bench.entropy);
         let recipient = keep(bench, Client::builder(who.clone(), home.clone()), &who)?.start()?;
-        let to = recipient.address();
-        tokio::spawn(async move { while take(&recipient).await.is_ok() {} });
+        let (to, takes) = (recipient.address(), recipient.clone());
+        tokio::spawn(async move { while take(&takes).await.is_ok() {} });
         drop(here);
-        Ok(Self { sender, to, thread })
+        Ok(Self { sender, recipient, to, thread })
+    }
+}
+
+/// Starts so many of something, and waits until they have their sessions.
+pub(super) async fn open_all<T>(
+    count: u32,
+    mut start: impl FnMut() -> anyhow::Result<T>,
+    opened: impl AsyncFn(&T) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<T>> {
+    let bar = report::progress("opening", u64::from(count));
+    let (count, mut all) = (count as usize, Vec::new());
+    while all.len() < count {
+        let started = (0..AT_ONCE.min(count - all.len())).map(|_| start()).collect::<anyhow::Result<Vec<_>>>()?;
+        try_join_all(started.iter().map(|one| opened(one))).await?;
+        all.extend(started);
+        bar.set_position(all.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+/// Waits until a client has its session.
+pub(super) async fn opened(client: &Client) -> anyhow::Result<()> {
+    let mut connection = client.connection();
+    let there = connection.wait_for(|now| matches!(now, Connection::Open { .. } | Connection::Stopped(_)));
+    match &*tokio::time::timeout(OPEN_TIMEOUT, there).await.context("a client got no session")?? {
+        Connection::Stopped(reason) => bail!("a client got no session: {reason}"),
+        _ => Ok(()),
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Plan {
 
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
-    let mut load = Load::start(bench, plan.steady)?;
+    let mut load = Load::start(bench, plan.steady).await?;
     let away = fill::somebody_away(bench).await?;
     let who: Vec<Identity> = (0..SENDERS).map(|_| Identity::generate(&*bench.entropy)).collect();
     let (mut rounds, mut longest) = (Rounds::new(), 0);

@@ -26,7 +26,8 @@ struct Way {
 
 /// Runs the scenario: both ways in each round, so that whatever else the machine does meets both.
 pub(super) async fn run(bench: &Bench, other: &RelayAddress, relays: &[Process], plan: Plan) -> anyhow::Result<()> {
-    let [mut one, mut two] = [Way::over(bench, 1, &bench.relay, plan.round)?, Way::over(bench, 2, other, plan.round)?];
+    let [mut one, mut two] =
+        [Way::over(bench, 1, &bench.relay, plan.round).await?, Way::over(bench, 2, other, plan.round).await?];
     let mut ratios = Vec::new();
     for round in 1..=plan.rounds {
         let over_one = one.measure(bench, relays, plan.round, round).await?;
@@ -58,8 +59,8 @@ pub(super) async fn run(bench: &Bench, other: &RelayAddress, relays: &[Process],
 }
 
 impl Way {
-    fn over(bench: &Bench, relays: u64, recipients: &RelayAddress, plan: online::Plan) -> anyhow::Result<Self> {
-        let pairs = (0..plan.pairs).map(|_| Pair::signed(bench, recipients)).collect::<Result<_, _>>()?;
+    async fn over(bench: &Bench, relays: u64, recipients: &RelayAddress, plan: online::Plan) -> anyhow::Result<Self> {
+        let pairs = Pair::open_signed(bench, plan.pairs, recipients).await?;
         Ok(Self { relays, pairs, measured: Measured::new() })
     }
 

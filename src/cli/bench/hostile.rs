@@ -45,7 +45,7 @@ struct Way {
 
 /// Runs the scenario.
 pub(super) async fn run(bench: &Bench, figures: &Figures, plan: Plan) -> anyhow::Result<()> {
-    let pairs = (0..plan.round.pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
+    let pairs = Pair::open(bench, plan.round.pairs).await?;
     let (mut quiet, mut busy, mut worst) = (Way::new(), Way::new(), f64::INFINITY);
     for attack in &plan.attacks {
         let (mut without, mut with, mut ratios) = (Way::new(), Way::new(), Vec::new());

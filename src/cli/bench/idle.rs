@@ -4,16 +4,17 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures_util::future::try_join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use super::Bench;
+use super::clients::{self, OPEN_TIMEOUT, open_all, opened};
 use super::latency::Latency;
 use super::process::Process;
-use super::report::{self, count, duration, fields};
+use super::report::{count, duration, fields};
 use super::target::Target;
 use crate::address::RelayAddress;
 use crate::client::{Client, Connection, Reading};
@@ -21,7 +22,7 @@ use crate::identity::Identity;
 use crate::random::SystemEntropy;
 use crate::transport::{self, ClientEndpoint, RelayEndpoint, Socket, TransportLimits};
 
-/// Sessions that are opened at one time.
+/// Bare connections that are opened at one time.
 const AT_ONCE: usize = 128;
 
 /// How long a process has to come to rest before its memory is looked at.
@@ -29,9 +30,6 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// How long one connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long all of them may take to come back.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Descriptors that a process needs beside one for each session.
 const OTHER_FILES: u64 = 64;
@@ -41,18 +39,9 @@ pub(super) async fn run(bench: &Bench, target: &mut Target, sessions: u32) -> an
     allow_files(u64::from(sessions) + OTHER_FILES)?;
     let figures = target.figures().context("there is no relay of our own")?;
     let bare = bare(bench, sessions).await?;
-    let bar = report::progress("opening", u64::from(sessions));
     let (before, begin) = (settled(&figures.process).await?, bench.clock.now());
-    let mut clients = Vec::new();
-    while clients.len() < sessions as usize {
-        let next = (sessions as usize - clients.len()).min(AT_ONCE);
-        let started = (0..next).map(|_| start(bench)).collect::<anyhow::Result<Vec<_>>>()?;
-        try_join_all(started.iter().map(open)).await?;
-        clients.extend(started);
-        bar.set_position(clients.len() as u64);
-    }
+    let clients = open_all(sessions, || start(bench), opened).await?;
     let took = bench.clock.now() - begin;
-    bar.finish_and_clear();
     let each = (settled(&figures.process).await?.saturating_sub(before)) / u64::from(sessions);
     let back = come_back(bench, target, &clients).await?;
     let words = format!(
@@ -103,17 +92,7 @@ async fn settled(process: &Process) -> anyhow::Result<u64> {
 }
 
 fn start(bench: &Bench) -> anyhow::Result<Client> {
-    super::clients::start(bench, Identity::generate(&*bench.entropy), Reading::RecentFirst)
-}
-
-/// Waits until a client has its session.
-async fn open(client: &Client) -> anyhow::Result<()> {
-    let mut connection = client.connection();
-    let there = connection.wait_for(|now| matches!(now, Connection::Open { .. } | Connection::Stopped(_)));
-    match &*tokio::time::timeout(RETURN_TIMEOUT, there).await.context("a client got no session")?? {
-        Connection::Stopped(reason) => bail!("a client got no session: {reason}"),
-        _ => Ok(()),
-    }
+    clients::start(bench, Identity::generate(&*bench.entropy), Reading::RecentFirst)
 }
 
 /// Kills the relay, starts it again, and says how long it took each client to be back.
@@ -132,7 +111,7 @@ async fn come_back(bench: &Bench, target: &mut Target, clients: &[Client]) -> an
                 }
             }
         };
-        tokio::time::timeout(RETURN_TIMEOUT, back).await.context("a client did not come back")?
+        tokio::time::timeout(OPEN_TIMEOUT, back).await.context("a client did not come back")?
     });
     let mut latency = Latency::new();
     try_join_all(waits).await?.into_iter().for_each(|time| latency.record(time));

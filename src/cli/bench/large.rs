@@ -25,8 +25,8 @@ pub(super) struct Plan {
 pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
     let body_bytes = plan.large.body_bytes as u64;
     let relay: Vec<_> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
-    let mut load = Load::start(bench, plan.steady)?;
-    let pair = [Pair::start(bench)?];
+    let mut load = Load::start(bench, plan.steady).await?;
+    let pair = Pair::open(bench, 1).await?;
     let (mut rounds, mut large) = (Rounds::new(), Measured::new());
     for round in 1..=plan.rounds {
         let sending = online::measure(bench, &relay, &pair, plan.large);

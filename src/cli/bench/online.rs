@@ -50,7 +50,7 @@ pub(super) async fn run(bench: &Bench, plan: Plan, stored: u64) -> anyhow::Resul
     if stored > 0 {
         fill::keep_for_nobody(bench, stored).await?;
     }
-    let pairs = (0..plan.pairs).map(|_| Pair::start(bench)).collect::<Result<Vec<_>, _>>()?;
+    let pairs = Pair::open(bench, plan.pairs).await?;
     let relay: Vec<Process> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
     let measured = measure(bench, &relay, &pairs, plan).await?;
     let (each_second, [relay_us, clients_us]) = (measured.rate(), measured.per_message());
@@ -73,7 +73,9 @@ pub(super) async fn run(bench: &Bench, plan: Plan, stored: u64) -> anyhow::Resul
         ("relay_cpu_us_per_message", relay_us.into()),
         ("clients_cpu_us_per_message", clients_us.into()),
     ];
-    bench.report.tell("result", fields(all).chain(latency.fields()), &words)
+    bench.report.tell("result", fields(all).chain(latency.fields()), &words)?;
+    Pair::close(pairs).await;
+    Ok(())
 }
 
 /// What was measured.

@@ -34,14 +34,13 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn start(bench: &Bench, Plan { pairs, rate }: Plan) -> anyhow::Result<Self> {
+    pub(super) async fn start(bench: &Bench, Plan { pairs, rate }: Plan) -> anyhow::Result<Self> {
         let period = Duration::from_secs(1) * pairs / rate;
         let mut underway = Vec::new();
-        for number in 0..pairs {
+        for (number, pair) in (0..pairs).zip(Pair::open(bench, pairs).await?) {
             let (to, sent) = mpsc::unbounded_channel();
             // Not all at the same moment.
             let first = bench.clock.now() + period * number / pairs;
-            let pair = Pair::start(bench)?;
             let thread = pair.thread.clone();
             thread.spawn(send_steadily(pair, bench.body.clone(), (first, period), bench.clock.clone(), to));
             underway.push(sent);
