@@ -171,6 +171,13 @@ impl Link {
         }
     }
 
+    /// Writes what was added to its streams.
+    pub(crate) fn write(&self) {
+        for sender in [&self.submit, &self.notify, &self.sync] {
+            sender.write();
+        }
+    }
+
     /// Hands over a frame, and those that have come on its stream behind it, at most so many in all.
     pub(crate) fn hand_over(
         &mut self,
@@ -206,6 +213,7 @@ async fn say_something(submit: &FrameSender) -> TransportError {
         if let Err(error) = submit.try_send(&NopN {}.into()) {
             return error;
         }
+        submit.write();
     }
 }
 

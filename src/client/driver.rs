@@ -181,6 +181,7 @@ impl Driver {
             if !self.sending.transmit(link, &self.commits)? {
                 course.blocked = Some(link.submit.clone());
             }
+            link.write();
         }
         if let Some(closing) = &course.closing
             && (closing.until <= now || self.is_finished(&course.state))
@@ -430,6 +431,7 @@ impl Driver {
             State::Up { link, doubt, .. } => {
                 // On a lost connection the answer is a reset, and that ends it. A full stream is busy enough.
                 drop(link.submit.try_send(&NopN {}.into()));
+                link.submit.write();
                 doubt.get_or_insert(Doubt::about(link, now));
             }
             State::Waiting(until) => {

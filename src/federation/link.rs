@@ -216,6 +216,7 @@ impl Link {
         }
         let State::Up { link, .. } = state else { return Ok(None) };
         let has_room = self.transmit(link)?;
+        link.write();
         Ok((!has_room).then(|| link.submit.clone()))
     }
 

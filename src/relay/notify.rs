@@ -59,6 +59,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
             notify.push_messages()?;
         }
         notify.answer()?;
+        sender.write();
         // As those found it: there may be room by now for what they left.
         let writable = !notify.stream.full;
         let clock = &*session.node.clock;

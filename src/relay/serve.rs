@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
 use super::registry::Seat;
@@ -233,19 +235,27 @@ async fn join(node: &Node, fence: Fence) -> Result<(u64, Status), End> {
 async fn stream(Begun { session, sender, receiver }: &mut Begun) -> Result<(), End> {
     let session = &*session;
     let (notify_sender, mut notify_receiver) = session.connection.open(StreamKind::Notify, SEND_BUFFER_BYTES).await?;
-    let drained = async {
-        tokio::try_join!(
-            submit::run(session, sender, receiver),
-            notify::run(session, &notify_sender, &mut notify_receiver)
-        )?;
-        // The streams are kept until then: whoever sees one break off looks for no more words on the other.
-        // A client that was told leaves by itself, and then has all that it was told.
-        tokio::time::timeout(GOODBYE, session.connection.closed()).await.ok();
-        Ok(())
-    };
+    // Each is woken by itself: what comes for one costs the others nothing.
+    let mut parts: FuturesUnordered<BoxFuture<'_, Result<(), End>>> = FuturesUnordered::new();
+    parts.push(Box::pin(submit::run(session, sender, receiver)));
+    parts.push(Box::pin(notify::run(session, &notify_sender, &mut notify_receiver)));
+    parts.push(Box::pin(others(session)));
+    // Only the first two end well, once the relay drains.
+    for _ in 0..2 {
+        if let Some(end) = parts.next().await {
+            end?;
+        }
+    }
+    // The streams are kept until then: whoever sees one break off looks for no more words on the other.
+    // A client that was told leaves by itself, and then has all that it was told.
+    tokio::time::timeout(GOODBYE, parts.next()).await.ok();
+    Ok(())
+}
+
+/// The streams on which little happens, and what ends a session from outside.
+async fn others(session: &Session) -> Result<(), End> {
     tokio::select! {
         biased;
-        end = drained => end,
         end = sync::run(session) => end.map(|never| match never {}),
         reason = session.connection.closed() => Err(reason.into()),
         () = session.node.ended() => Err(End::Close(CloseCode::GoingAway, "the relay stops")),

@@ -43,6 +43,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
     let (mut drains, mut draining) = (pin!(session.node.drains()), false);
     loop {
         submit.answer()?;
+        submit.sender.write();
         if draining && submit.batches.is_empty() && submit.answering.is_none() {
             return Ok(submit.sender.flush().await?);
         }

@@ -71,7 +71,7 @@ impl Connection {
         self.0.quinn.stats().udp_rx.datagrams
     }
 
-    /// Opens a stream. Its first frame, N:OPEN, waits in it already. Waits while the other side allows no more
+    /// Opens a stream. Its first frame, N:OPEN, is written already. Waits while the other side allows no more
     /// streams.
     ///
     /// # Errors
@@ -86,7 +86,8 @@ impl Connection {
     ) -> Result<(FrameSender, FrameReceiver), TransportError> {
         let (send, receive) = self.0.quinn.open_bi().await?;
         let sender = FrameSender::new(send, self.0.ends.clone(), send_buffer_bytes);
-        sender.try_send(&OpenN { kind }.into())?;
+        sender.push(&OpenN { kind }.into())?;
+        sender.write();
         Ok((sender, self.receiver(receive)))
     }
 

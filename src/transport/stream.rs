@@ -1,19 +1,21 @@
 //! Streams of frames.
 //!
-//! A [`FrameSender`] gathers: frames are written straight into one buffer, and a task of the stream hands all
-//! that waits to QUIC in one write. A [`FrameReceiver`] cuts frames out of what comes. Both hold a bounded
+//! A [`FrameSender`] gathers: frames are written straight into one buffer, and whoever has added the last of them for now
+//! hands all that waits to QUIC in one write. Only what QUIC has no room for is left to a task. A [`FrameReceiver`] cuts
+//! frames out of what comes. Both hold a bounded
 //! number of bytes, whatever the other side does. All receivers of a connection together hold no more large frames
 //! that are not whole yet than it has [`LargeFrames`].
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::error::TransportError;
@@ -118,12 +120,12 @@ impl FrameReceiver {
 /// The sending half of a stream. Clones send into the same stream; when the last one is dropped, what waits is
 /// sent and the stream finished.
 #[derive(Clone)]
-pub struct FrameSender(Arc<Handle>);
+pub struct FrameSender(Arc<Last>);
 
-/// Tells the writing task that nobody can send any more.
-struct Handle(Arc<Shared>);
+/// Finishes the stream once nobody can send any more.
+struct Last(Arc<Shared>);
 
-impl Drop for Handle {
+impl Drop for Last {
     fn drop(&mut self) {
         self.0.finish();
     }
@@ -131,29 +133,23 @@ impl Drop for Handle {
 
 struct Shared {
     state: Mutex<State>,
-    /// There is something to do for the writing task.
-    work: Notify,
     /// Bytes have left, or the stream has ended.
     space: Notify,
-    priority: AtomicI32,
+    /// Where the rest is written.
+    runtime: Handle,
     ends: Arc<Ends>,
 }
 
 struct State {
+    stream: SendStream,
     /// Frames that wait.
     waiting: BytesMut,
-    /// Bytes that the writing task has taken and QUIC has not.
-    leaving: usize,
     limit: usize,
+    /// A task writes what waits, and finishes the stream if it has to be.
+    writing: bool,
     finished: bool,
     /// What ended the stream.
     failed: Option<TransportError>,
-}
-
-impl State {
-    fn pending(&self) -> usize {
-        self.waiting.len() + self.leaving
-    }
 }
 
 impl fmt::Debug for FrameSender {
@@ -163,26 +159,25 @@ impl fmt::Debug for FrameSender {
 }
 
 impl FrameSender {
-    /// Starts the writing task of a stream. It ends with the stream, and so with the connection at the latest.
     pub(super) fn new(stream: SendStream, ends: Arc<Ends>, send_buffer_bytes: usize) -> Self {
-        let state =
-            State { waiting: BytesMut::new(), leaving: 0, limit: send_buffer_bytes, finished: false, failed: None };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            work: Notify::new(),
-            space: Notify::new(),
-            priority: AtomicI32::new(0),
-            ends,
-        });
-        tokio::spawn(write(stream, shared.clone()));
-        Self(Arc::new(Handle(shared)))
+        let state = State {
+            stream,
+            waiting: BytesMut::new(),
+            limit: send_buffer_bytes,
+            writing: false,
+            finished: false,
+            failed: None,
+        };
+        let shared = Shared { state: Mutex::new(state), space: Notify::new(), runtime: Handle::current(), ends };
+        Self(Arc::new(Last(Arc::new(shared))))
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.0.0
     }
 
     /// Adds a frame to what waits, or says that too much waits already: `false`. Then nothing of it was taken.
+    /// It leaves with the next [`Self::write`], or whatever else says that it writes.
     ///
     /// # Errors
     /// [`TransportError`]: what ended the stream, or a frame above the limit.
@@ -191,6 +186,7 @@ impl FrameSender {
     }
 
     /// Adds a frame, however much waits: for who has asked [`Self::is_writable`], or adds few for each that comes.
+    /// It leaves as one that was added by [`Self::try_send`].
     ///
     /// # Errors
     /// As [`Self::try_send`].
@@ -199,32 +195,35 @@ impl FrameSender {
     }
 
     fn add(&self, frame: &Frame, most: fn(&State) -> usize) -> Result<bool, TransportError> {
-        {
-            let mut state = self.shared().lock();
-            if let Some(error) = &state.failed {
-                return Err(error.clone());
-            }
-            if state.finished {
-                return Err(TransportError::Finished);
-            }
-            if state.pending() > most(&state) {
-                return Ok(false);
-            }
-            let start = state.waiting.len();
-            encode(frame, &mut state.waiting);
-            let bytes = state.waiting.len() - start - PREFIX_BYTES;
-            if bytes > MAX_FRAME_BYTES {
-                state.waiting.truncate(start);
-                return Err(TransportError::FrameTooLong { bytes });
-            }
-            // Told before it can leave, so that what follows from it is told later.
-            self.shared().ends.sent(frame);
+        let mut state = self.shared().lock();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
         }
-        self.shared().work.notify_one();
+        if state.finished {
+            return Err(TransportError::Finished);
+        }
+        if state.waiting.len() > most(&state) {
+            return Ok(false);
+        }
+        let start = state.waiting.len();
+        encode(frame, &mut state.waiting);
+        let bytes = state.waiting.len() - start - PREFIX_BYTES;
+        if bytes > MAX_FRAME_BYTES {
+            state.waiting.truncate(start);
+            return Err(TransportError::FrameTooLong { bytes });
+        }
+        // Told before it can leave, so that what follows from it is told later.
+        self.shared().ends.sent(frame);
         Ok(true)
     }
 
-    /// Adds a frame, once no more than the limit waits. That the other side has it is not said.
+    /// Writes what waits, as far as QUIC takes it; a task writes the rest as soon as that can be. Of a stream that has
+    /// ended the next call learns which can say so.
+    pub fn write(&self) {
+        self.shared().write();
+    }
+
+    /// Adds a frame, once no more than the limit waits, and writes. That the other side has it is not said.
     ///
     /// # Errors
     /// As [`Self::try_send`].
@@ -235,18 +234,21 @@ impl FrameSender {
         loop {
             let mut space = pin!(self.shared().space.notified());
             space.as_mut().enable();
+            // Were there no room after that, a task would be at it.
+            self.write();
             if self.try_send(frame)? {
+                self.write();
                 return Ok(());
             }
             space.await;
         }
     }
 
-    /// Adds bytes that may be no frame, for whoever tries out what the other side makes of that.
+    /// Writes bytes that may be no frame, for whoever tries out what the other side makes of that.
     ///
     /// # Errors
     /// What ended the stream.
-    pub(crate) fn try_send_bytes(&self, bytes: &[u8]) -> Result<(), TransportError> {
+    pub(crate) fn write_bytes(&self, bytes: &[u8]) -> Result<(), TransportError> {
         {
             let mut state = self.shared().lock();
             if let Some(error) = &state.failed {
@@ -254,11 +256,11 @@ impl FrameSender {
             }
             state.waiting.extend_from_slice(bytes);
         }
-        self.shared().work.notify_one();
+        self.write();
         Ok(())
     }
 
-    /// Waits until the stream [is writable](Self::is_writable).
+    /// Writes, and waits until the stream [is writable](Self::is_writable).
     ///
     /// # Errors
     /// What ended the stream.
@@ -269,7 +271,7 @@ impl FrameSender {
         self.pending_at_most(|state| state.limit).await
     }
 
-    /// Waits until QUIC has taken all that waits. It may still be lost with the connection.
+    /// Writes, and waits until QUIC has taken all that waits. It may still be lost with the connection.
     ///
     /// # Errors
     /// What ended the stream.
@@ -284,12 +286,13 @@ impl FrameSender {
         loop {
             let mut space = pin!(self.shared().space.notified());
             space.as_mut().enable();
+            self.write();
             {
                 let state = self.shared().lock();
                 if let Some(error) = &state.failed {
                     return Err(error.clone());
                 }
-                if state.pending() <= limit(&state) {
+                if state.waiting.len() <= limit(&state) {
                     return Ok(());
                 }
             }
@@ -307,13 +310,13 @@ impl FrameSender {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         let state = self.shared().lock();
-        state.pending() <= state.limit
+        state.waiting.len() <= state.limit
     }
 
     /// Bytes that wait for QUIC to take them.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        self.shared().lock().pending()
+        self.shared().lock().waiting.len()
     }
 
     /// How many bytes may wait before [`Self::send`] does.
@@ -321,19 +324,6 @@ impl FrameSender {
         self.shared().lock().limit = bytes;
         self.shared().space.notify_waiters();
     }
-
-    /// Streams of a higher priority are sent first; 0 at the start.
-    pub fn set_priority(&self, priority: i32) {
-        self.shared().priority.store(priority, Ordering::Relaxed);
-        self.shared().work.notify_one();
-    }
-}
-
-/// What the writing task does next.
-enum Step {
-    Write,
-    Finish,
-    Wait,
 }
 
 impl Shared {
@@ -341,80 +331,57 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finish(&self) {
-        self.lock().finished = true;
-        self.work.notify_one();
-    }
-
-    /// Exchanges the frames that wait for an empty buffer.
-    fn take(&self, into: &mut BytesMut) -> Step {
+    fn write(self: &Arc<Self>) {
         let mut state = self.lock();
-        if !state.waiting.is_empty() {
-            std::mem::swap(&mut state.waiting, into);
-            state.leaving = into.len();
-            Step::Write
-        } else if state.finished {
-            Step::Finish
-        } else {
-            Step::Wait
+        if !state.writing && state.poll_write(&mut Context::from_waker(Waker::noop())).is_pending() {
+            state.writing = true;
+            self.runtime.spawn(write_rest(self.clone()));
         }
     }
 
-    fn written(&self) {
-        self.lock().leaving = 0;
-        self.space.notify_waiters();
-    }
-
-    fn fail(&self, error: TransportError) {
-        {
-            let mut state = self.lock();
-            (state.waiting, state.leaving) = (BytesMut::new(), 0);
-            state.failed = Some(error);
+    fn finish(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if mem::replace(&mut state.finished, true) || state.writing {
+            return;
         }
-        self.space.notify_waiters();
+        state.writing = true;
+        self.runtime.spawn(write_rest(self.clone()));
     }
 }
 
-/// The writing task of one stream.
-async fn write(mut stream: SendStream, shared: Arc<Shared>) {
-    let mut ended = pin!(stream.stopped());
-    let mut leaving = BytesMut::new();
-    let mut priority = 0;
-    loop {
-        let wanted = shared.priority.load(Ordering::Relaxed);
-        if wanted != priority {
-            priority = wanted;
-            // Of an ended stream the next step learns.
-            stream.set_priority(priority).ok();
-        }
-        match shared.take(&mut leaving) {
-            Step::Write => {
-                if let Err(error) = stream.write_all(&leaving).await {
-                    return shared.fail(error.into());
+impl State {
+    /// Writes what waits. What becomes of the stream is entered in the state.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.waiting.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.waiting)) {
+                Ok(written) => self.waiting.advance(written),
+                Err(error) => {
+                    self.waiting.clear();
+                    self.failed = Some(error.into());
                 }
-                leaving.clear();
-                shrink(&mut leaving);
-                shared.written();
-            }
-            Step::Wait => tokio::select! {
-                biased;
-                () = shared.work.notified() => {}
-                end = &mut ended => {
-                    return shared.fail(match end {
-                        Ok(Some(code)) => TransportError::StreamStopped(code.into_inner()),
-                        Ok(None) => TransportError::Finished,
-                        Err(error) => error.into(),
-                    });
-                }
-            },
-            Step::Finish => {
-                // The stream is held until the other side has all of it: if it is the last holder of the
-                // connection, letting go would close that at once.
-                if stream.finish().is_ok() {
-                    ended.await.ok();
-                }
-                return;
             }
         }
+        shrink(&mut self.waiting);
+        Poll::Ready(())
+    }
+}
+
+/// Writes what waits until nothing does, and finishes the stream if that was asked for.
+async fn write_rest(shared: Arc<Shared>) {
+    let end = poll_fn(|cx| {
+        let mut state = shared.lock();
+        let waited = state.waiting.len();
+        let written = state.poll_write(cx);
+        if state.waiting.len() < waited {
+            shared.space.notify_waiters();
+        }
+        ready!(written);
+        state.writing = false;
+        Poll::Ready((state.finished && state.stream.finish().is_ok()).then(|| state.stream.stopped()))
+    });
+    if let Some(end) = end.await {
+        // The stream is held until the other side has all of it: if it is the last holder of the connection, letting go
+        // would close that at once.
+        end.await.ok();
     }
 }

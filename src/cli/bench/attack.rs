@@ -172,15 +172,15 @@ async fn begin_frames(session: &Session) -> anyhow::Result<()> {
     };
     for _ in 0..SYNC_STREAMS {
         let stream = session.sync().await?;
-        stream.0.try_send_bytes(&begun(FrameType::PageR))?;
+        stream.0.write_bytes(&begun(FrameType::PageR))?;
         tokio::spawn(async move {
             // Dropped, it would end.
             let _stream = stream;
             std::future::pending::<()>().await;
         });
     }
-    session.submit.try_send_bytes(&begun(FrameType::MsgR))?;
-    Ok(session.notify.try_send_bytes(&begun(FrameType::AckR))?)
+    session.submit.write_bytes(&begun(FrameType::MsgR))?;
+    Ok(session.notify.write_bytes(&begun(FrameType::AckR))?)
 }
 
 /// Asks for pages on every stream, one after the other.

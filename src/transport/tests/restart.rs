@@ -78,6 +78,7 @@ async fn clients_of_a_restarted_relay_learn_of_it_with_their_next_packet() {
     let start = tokio::time::Instant::from_std(TokioRuntime.now());
     for (_, _, sender, _) in &clients {
         assert_eq!(sender.try_send(&NopN {}.into()), Ok(true));
+        sender.write();
     }
     for (_, connection, ..) in &clients {
         assert_eq!(within(2 * SECOND, connection.closed()).await, CloseReason::Reset);
@@ -120,11 +121,13 @@ async fn a_client_whose_relay_dies_before_it_has_heard_all_of_the_handshake_lear
     relay.kill().await;
     // It goes on repeating its last flight, all of which counts as on the way.
     assert_eq!(sender.try_send(&message(1, 800)), Ok(true));
+    sender.write();
     tokio::time::sleep(3 * SECOND).await;
     let relay = Doomed::start(at, &who(1));
     heard.store(true, Ordering::Relaxed);
     assert_eq!(connection.close_reason(), None);
     sender.try_send(&NopN {}.into()).unwrap();
+    sender.write();
     assert_eq!(within(SECOND, connection.closed()).await, CloseReason::Reset);
     relay.kill().await;
 }
@@ -138,6 +141,7 @@ async fn a_relay_with_another_identity_cannot_end_connections_of_the_one_before(
     relay.kill().await;
     let relay = Doomed::start(at, &who(3));
     sender.try_send(&NopN {}.into()).unwrap();
+    sender.write();
     assert!(tokio::time::timeout(2 * SECOND, connection.closed()).await.is_err());
     relay.kill().await;
 }
@@ -154,6 +158,7 @@ async fn an_idle_client_learns_of_a_restart_by_the_wake_datagram() {
     relay.endpoint.wake(client.local_addr().unwrap()).await.unwrap();
     assert_eq!(within(SECOND, client.woken()).await, at);
     sender.try_send(&NopN {}.into()).unwrap();
+    sender.write();
     assert_eq!(within(2 * SECOND, connection.closed()).await, CloseReason::Reset);
     println!("an idle client learned of the restart in {:?}", start.elapsed());
     relay.kill().await;

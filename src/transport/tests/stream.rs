@@ -40,7 +40,6 @@ async fn frames_that_wait_go_in_one_write() {
     let pair = pair().await;
     let (sender, _answers) = pair.client.open(StreamKind::Submit, 1 << 20).await.unwrap();
     let before = pair.client.quinn().stats().frame_tx.stream;
-    // Nothing is awaited in between, so the writing task of this one-threaded runtime cannot run.
     for request in 0..1000 {
         assert_eq!(sender.try_send(&ack(request)), Ok(true));
     }
@@ -63,6 +62,7 @@ async fn what_has_come_can_be_had_without_waiting() {
     for request in 0..10 {
         sender.try_send(&ack(request)).unwrap();
     }
+    sender.write();
     let (_, _, mut receiver) = pair.relay.accept().await.unwrap();
     // All of it fits one packet.
     for request in 0..10 {
@@ -104,6 +104,7 @@ async fn a_frame_above_the_limit_is_not_sent() {
     let error = sender.try_send(&message(0, MAX_FRAME_BYTES)).unwrap_err();
     assert!(matches!(error, TransportError::FrameTooLong { .. }), "{error:?}");
     sender.try_send(&message(1, MAX_FRAME_BYTES - 100)).unwrap();
+    sender.write();
     let (_, _, mut receiver) = pair.relay.accept().await.unwrap();
     assert_eq!(within(5 * SECOND, receiver.next()).await, Ok(Some(message(1, MAX_FRAME_BYTES - 100))));
 }
@@ -126,14 +127,14 @@ async fn a_receiver_that_is_dropped_stops_the_sender() {
 }
 
 #[tokio::test]
-async fn waiting_senders_and_tasks_end_with_the_connection() {
+async fn a_stream_has_a_task_only_while_it_waits_for_room_and_both_end_with_the_connection() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let pair = pair().await;
     let idle = tasks();
     let (sender, _answers) = pair.client.open(StreamKind::Submit, 1000).await.unwrap();
     let (quiet, _answers) = pair.client.open(StreamKind::Sync, 1000).await.unwrap();
     let (_, back, _receiver) = pair.relay.accept().await.unwrap();
-    assert_eq!(tasks(), idle + 3);
+    assert_eq!(tasks(), idle);
     let waiting = async {
         loop {
             if let Err(error) = sender.send(&message(0, 100_000)).await {
@@ -143,18 +144,23 @@ async fn waiting_senders_and_tasks_end_with_the_connection() {
     };
     let close = async {
         tokio::time::sleep(SECOND / 5).await;
+        assert_eq!(tasks(), idle + 1);
         pair.relay.close(CloseCode::GoingAway, "");
     };
     let (error, ()) = within(5 * SECOND, async { tokio::join!(waiting, close) }).await;
     let TransportError::Closed(reason) = error else { panic!("{error:?}") };
     assert_eq!(reason.code(), Some(CloseCode::GoingAway));
     within(5 * SECOND, async {
-        while tasks() + 2 > idle + 2 {
+        while tasks() > idle {
             tokio::time::sleep(SECOND / 100).await;
         }
     })
     .await;
-    assert!(quiet.try_send(&ack(0)).is_err() && back.try_send(&ack(0)).is_err());
+    for other in [&quiet, &back] {
+        other.try_send(&ack(0)).unwrap();
+        other.write();
+        assert!(matches!(other.try_send(&ack(0)), Err(TransportError::Closed(_))), "what was written has told it");
+    }
     assert_eq!(sender.pending_bytes(), 0);
 }
 

@@ -343,6 +343,7 @@ async fn visit(connection: &Connection, visit: &Visit) {
             Turn::Say { stream, what } => {
                 if let Some(sender) = streams.senders.get(usize::from(*stream) % streams.senders.len().max(1)) {
                     drop(sender.try_send(&frame(what, &heard)));
+                    sender.write();
                 }
             }
             Turn::Finish(stream) => {
