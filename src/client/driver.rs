@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commits::{After, Commits};
@@ -499,6 +500,8 @@ impl Driver {
             for sender in [&link.submit, &link.notify, &link.sync] {
                 drop(tokio::time::timeout(FAREWELL, sender.flush()).await);
             }
+            // QUIC sends what it has taken when its own task runs.
+            tokio::task::yield_now().await;
             link.connection.close(CloseCode::Done, "the client is closed");
         }
         self.endpoint.close(CloseCode::Done, "the client is closed");
@@ -511,9 +514,12 @@ impl Driver {
     }
 }
 
-/// Lets all run that can. Tokio's own `yield_now` would also look for what the network has, which costs a message on its
-/// way two system calls and more, here at each of its steps.
+/// Lets others run that can. On a runtime of one thread tokio's `yield_now` would also look for what the network has, which
+/// costs a message on its way two system calls and more at each of its steps.
 async fn others_first() {
+    if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
+        return tokio::task::yield_now().await;
+    }
     let mut gone = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut gone, true) {

@@ -238,6 +238,8 @@ impl Link {
         }
         if let State::Up { link, .. } = state {
             drop(tokio::time::timeout(RECONNECT.0, link.submit.flush()).await);
+            // QUIC sends what it has taken when its own task runs.
+            tokio::task::yield_now().await;
         }
         close(state, CloseCode::Done, "nothing waits");
         true

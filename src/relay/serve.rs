@@ -18,7 +18,7 @@ use crate::protocol::{
     limit,
 };
 use crate::store::{Denied, Done, Fence, Op, StoreError, invitation_key};
-use crate::transport::{Connection, FrameReceiver, FrameSender};
+use crate::transport::{Connection, FrameReceiver, FrameSender, TransportError};
 
 /// Pages of one session that are on their way to QUIC. A client that asks on every stream and reads none of them
 /// costs two pages and not fifteen.
@@ -199,6 +199,7 @@ async fn begin(node: &Arc<Node>, connection: &Connection, guest: Box<Guest>) -> 
         agent: Some(clip_text(AGENT)),
     };
     sender.push(&answer.into())?;
+    sender.write();
     Ok(Box::new(Begun { session, sender, receiver }))
 }
 
@@ -248,8 +249,10 @@ async fn stream(Begun { session, sender, receiver }: &mut Begun) -> Result<(), E
     }
     // The streams are kept until then: whoever sees one break off looks for no more words on the other.
     // A client that was told leaves by itself, and then has all that it was told.
-    tokio::time::timeout(GOODBYE, parts.next()).await.ok();
-    Ok(())
+    match tokio::time::timeout(GOODBYE, parts.next()).await {
+        Ok(Some(Err(end))) if !matches!(end, End::Transport(TransportError::Closed(_))) => Err(end),
+        _ => Ok(()),
+    }
 }
 
 /// The streams on which little happens, and what ends a session from outside.

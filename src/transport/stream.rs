@@ -2,9 +2,8 @@
 //!
 //! A [`FrameSender`] gathers: frames are written straight into one buffer, and whoever has added the last of them for now
 //! hands all that waits to QUIC in one write. Only what QUIC has no room for is left to a task. A [`FrameReceiver`] cuts
-//! frames out of what comes. Both hold a bounded
-//! number of bytes, whatever the other side does. All receivers of a connection together hold no more large frames
-//! that are not whole yet than it has [`LargeFrames`].
+//! frames out of what comes. Both hold a bounded number of bytes, whatever the other side does. All receivers of a
+//! connection together hold no more large frames that are not whole yet than it has [`LargeFrames`].
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -35,7 +34,8 @@ const PIECES: usize = 32;
 const KEEP_BYTES: usize = 16 << 10;
 
 fn shrink(buffer: &mut BytesMut) {
-    if buffer.is_empty() && buffer.capacity() > KEEP_BYTES {
+    // Its capacity does not tell: what was taken from its front counts no more.
+    if buffer.is_empty() && buffer.try_reclaim(KEEP_BYTES + 1) {
         *buffer = BytesMut::new();
     }
 }
@@ -182,7 +182,9 @@ impl FrameSender {
     /// # Errors
     /// [`TransportError`]: what ended the stream, or a frame above the limit.
     pub fn try_send(&self, frame: &Frame) -> Result<bool, TransportError> {
-        self.add(frame, |state| state.limit)
+        let mut state = self.shared().lock();
+        let most = state.limit;
+        self.shared().add(&mut state, frame, most)
     }
 
     /// Adds a frame, however much waits: for who has asked [`Self::is_writable`], or adds few for each that comes.
@@ -191,36 +193,15 @@ impl FrameSender {
     /// # Errors
     /// As [`Self::try_send`].
     pub fn push(&self, frame: &Frame) -> Result<(), TransportError> {
-        self.add(frame, |_| usize::MAX).map(drop)
-    }
-
-    fn add(&self, frame: &Frame, most: fn(&State) -> usize) -> Result<bool, TransportError> {
         let mut state = self.shared().lock();
-        if let Some(error) = &state.failed {
-            return Err(error.clone());
-        }
-        if state.finished {
-            return Err(TransportError::Finished);
-        }
-        if state.waiting.len() > most(&state) {
-            return Ok(false);
-        }
-        let start = state.waiting.len();
-        encode(frame, &mut state.waiting);
-        let bytes = state.waiting.len() - start - PREFIX_BYTES;
-        if bytes > MAX_FRAME_BYTES {
-            state.waiting.truncate(start);
-            return Err(TransportError::FrameTooLong { bytes });
-        }
-        // Told before it can leave, so that what follows from it is told later.
-        self.shared().ends.sent(frame);
-        Ok(true)
+        self.shared().add(&mut state, frame, usize::MAX).map(drop)
     }
 
-    /// Writes what waits, as far as QUIC takes it; a task writes the rest as soon as that can be. Of a stream that has
-    /// ended the next call learns which can say so.
+    /// Writes what waits, as far as QUIC takes it; a task writes the rest as soon as that can be. That the stream has ended
+    /// is told by the next call that can fail.
     pub fn write(&self) {
-        self.shared().write();
+        let shared = self.shared();
+        shared.write(&mut shared.lock());
     }
 
     /// Adds a frame, once no more than the limit waits, and writes. That the other side has it is not said.
@@ -234,11 +215,16 @@ impl FrameSender {
         loop {
             let mut space = pin!(self.shared().space.notified());
             space.as_mut().enable();
-            // Were there no room after that, a task would be at it.
-            self.write();
-            if self.try_send(frame)? {
-                self.write();
-                return Ok(());
+            {
+                let shared = self.shared();
+                let mut state = shared.lock();
+                shared.write(&mut state);
+                // If there is no room now, a task is at it, and tells.
+                let most = state.limit;
+                if shared.add(&mut state, frame, most)? {
+                    shared.write(&mut state);
+                    return Ok(());
+                }
             }
             space.await;
         }
@@ -286,9 +272,9 @@ impl FrameSender {
         loop {
             let mut space = pin!(self.shared().space.notified());
             space.as_mut().enable();
-            self.write();
             {
-                let state = self.shared().lock();
+                let mut state = self.shared().lock();
+                self.shared().write(&mut state);
                 if let Some(error) = &state.failed {
                     return Err(error.clone());
                 }
@@ -331,8 +317,31 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(self: &Arc<Self>) {
-        let mut state = self.lock();
+    /// Adds a frame, if no more than so many bytes wait.
+    fn add(&self, state: &mut State, frame: &Frame, most: usize) -> Result<bool, TransportError> {
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        if state.finished {
+            return Err(TransportError::Finished);
+        }
+        if state.waiting.len() > most {
+            return Ok(false);
+        }
+        let start = state.waiting.len();
+        encode(frame, &mut state.waiting);
+        let bytes = state.waiting.len() - start - PREFIX_BYTES;
+        if bytes > MAX_FRAME_BYTES {
+            state.waiting.truncate(start);
+            return Err(TransportError::FrameTooLong { bytes });
+        }
+        // Told before it can leave, so that what follows from it is told later.
+        self.ends.sent(frame);
+        Ok(true)
+    }
+
+    /// Afterwards nothing waits, or a task writes it.
+    fn write(self: &Arc<Self>, state: &mut State) {
         if !state.writing && state.poll_write(&mut Context::from_waker(Waker::noop())).is_pending() {
             state.writing = true;
             self.runtime.spawn(write_rest(self.clone()));
@@ -383,5 +392,28 @@ async fn write_rest(shared: Arc<Shared>) {
         // The stream is held until the other side has all of it: if it is the last holder of the connection, letting go
         // would close that at once.
         end.await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut as _;
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_a_large_frame_has_stretched_is_given_back_and_a_small_one_is_kept() {
+        for (bytes, given_back) in [(1000, false), (KEEP_BYTES, false), (20_000, true), (1 << 20, true)] {
+            let mut buffer = BytesMut::new();
+            buffer.reserve(bytes);
+            buffer.put_bytes(b'.', bytes);
+            // As it is written, or cut into frames: from the front.
+            buffer.advance(bytes / 2);
+            shrink(&mut buffer);
+            assert_eq!(buffer.len(), bytes - bytes / 2);
+            buffer.advance(bytes - bytes / 2);
+            shrink(&mut buffer);
+            assert_eq!(buffer.try_reclaim(bytes), !given_back, "{bytes}");
+        }
     }
 }

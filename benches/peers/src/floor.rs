@@ -24,7 +24,7 @@ use crate::work::{BODY_BYTES, histogram};
 const TTL: Duration = Duration::from_secs(3600);
 
 /// Bytes of a message in its frame.
-const FRAME_BYTES: usize = BODY_BYTES + 170;
+pub const FRAME_BYTES: usize = BODY_BYTES + 170;
 
 /// Medians, microseconds.
 #[derive(Debug, Clone, Copy)]
@@ -133,25 +133,44 @@ pub struct Plain {
 
 impl Plain {
     pub async fn start() -> anyhow::Result<Self> {
+        PlainServer::start()?.connect().await
+    }
+}
+
+/// A server of such connections.
+pub struct PlainServer {
+    endpoint: quinn::Endpoint,
+    client: quinn::ClientConfig,
+    /// Where it is.
+    pub thread: Handle,
+}
+
+impl PlainServer {
+    pub fn start() -> anyhow::Result<Self> {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         let certificate = CertificateDer::from(made.cert);
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let config = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key.into())?;
         let thread = another_thread()?;
-        let listening = {
+        let endpoint = {
             let _there = thread.enter();
             quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into())?
         };
-        let address = listening.local_addr()?;
         let mut roots = quinn::rustls::RootCertStore::empty();
         roots.add(certificate)?;
+        Ok(Self { endpoint, client: quinn::ClientConfig::with_root_certificates(Arc::new(roots))?, thread })
+    }
+
+    /// One more connection, from a socket of its own.
+    pub async fn connect(&self) -> anyhow::Result<Plain> {
         let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
-        endpoint.set_default_client_config(quinn::ClientConfig::with_root_certificates(Arc::new(roots))?);
-        let accepting = listening.clone();
+        endpoint.set_default_client_config(self.client.clone());
+        let accepting = self.endpoint.clone();
         let accept = async move { anyhow::Ok(accepting.accept().await.context("no connection")?.await?) };
-        let accepted = thread.spawn(accept);
-        let client = endpoint.connect(address, "localhost")?.await?;
-        Ok(Self { client, server: accepted.await??, thread, _endpoints: [listening, endpoint] })
+        let accepted = self.thread.spawn(accept);
+        let client = endpoint.connect(self.endpoint.local_addr()?, "localhost")?.await?;
+        let server = accepted.await??;
+        Ok(Plain { client, server, thread: self.thread.clone(), _endpoints: [self.endpoint.clone(), endpoint] })
     }
 }
 

@@ -7,6 +7,7 @@ mod mosquitto;
 mod nats;
 mod posthouse_itself;
 mod report;
+mod scale;
 mod server;
 mod work;
 
@@ -42,7 +43,7 @@ struct Args {
     /// Only systems of whose names this is a part.
     #[arg(long)]
     only: Option<String>,
-    /// Only this load: pairs, an x, and the window, such as 64x64. Then there is no floor, and there are no large bodies.
+    /// Only this load: pairs, an x, and the window, such as 64x64. Then there is no floor, there are no large bodies, and no more pairs.
     #[arg(long, value_parser = load)]
     load: Option<Load>,
     /// A document to write the figures into, between its marks.
@@ -142,6 +143,7 @@ fn main() -> anyhow::Result<()> {
         let short = Duration::from_secs(args.seconds.min(3));
         report.add_floor(on_one_thread(floor::run(short))?);
         report.add_bodies(on_one_thread(bodies::run(&args.posthouse, short))?);
+        report.add_scale(on_one_thread(scale::run(&args.posthouse, short))?);
     }
     println!("{}", report.table(&System::ALL));
     if let Some(document) = &args.write {

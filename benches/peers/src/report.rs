@@ -9,6 +9,7 @@ use plotters::style::text_anchor;
 use crate::System;
 use crate::bodies::{Bodies, SIZES};
 use crate::floor::Floor;
+use crate::scale::{PAIRS, Scale, WINDOWS};
 use crate::work::{Figures, LOADS, Load};
 
 /// Where the documents have the figures.
@@ -21,6 +22,7 @@ pub struct Report {
     figures: BTreeMap<(usize, usize), Vec<Figures>>,
     floors: Vec<Floor>,
     bodies: Vec<Bodies>,
+    scales: Vec<Scale>,
 }
 
 impl Report {
@@ -34,6 +36,10 @@ impl Report {
 
     pub fn add_bodies(&mut self, bodies: Bodies) {
         self.bodies.push(bodies);
+    }
+
+    pub fn add_scale(&mut self, scale: Scale) {
+        self.scales.push(scale);
     }
 
     fn median(&self, system: usize, load: usize, of: impl Fn(&Figures) -> f64) -> Option<f64> {
@@ -88,6 +94,29 @@ impl Report {
             for (place, bytes) in SIZES.iter().enumerate() {
                 let rate = median(self.bodies.iter().map(|bodies| bodies.posthouse[place]).collect()).unwrap_or(0.0);
                 text += &format!("| {} KiB | {rate:.0} MB/s | {:.2} |\n", bytes >> 10, rate / plain);
+            }
+        }
+        text + &self.scale()
+    }
+
+    /// What each message, and each echo, costs with few pairs and with many.
+    fn scale(&self) -> String {
+        if self.scales.is_empty() {
+            return String::new();
+        }
+        let mut text = format!(
+            "\nCPU time of the server, for each message; and for each echo on a plain quinn stream of as many frames as a pair \
+             has on their way, with two connections for each pair:\n\n\
+             | on their way in each pair | | {} pairs | {} pairs | |\n| --- | --- | --- | --- | --- |\n",
+            PAIRS[0], PAIRS[1],
+        );
+        for (row, window) in WINDOWS.iter().enumerate() {
+            let ours: Vec<_> = self.scales.iter().map(|scale| scale.posthouse[row]).collect();
+            let plain: Vec<_> = self.scales.iter().map(|scale| scale.plain[row]).collect();
+            for (what, figures) in [("posthouse, a message", ours), ("plain quinn, an echo", plain)] {
+                let [few, many] =
+                    [0, 1].map(|column| median(figures.iter().map(|of| of[column]).collect()).unwrap_or_default());
+                text += &format!("| {window} | {what} | {few:.1} µs | {many:.1} µs | x {:.2} |\n", many / few);
             }
         }
         text

@@ -40,7 +40,9 @@ pub(super) async fn run(bench: &Bench, data: &Path, plan: Plan) -> anyhow::Resul
         rounds.add(&compared, QUIET + took);
         longest = longest.max(backup_us);
     }
-    rounds.tell(bench, [("backup_us", longest.into())])
+    rounds.tell(bench, [("backup_us", longest.into())])?;
+    load.end().await;
+    Ok(())
 }
 
 /// The command itself, as an operator runs it.

@@ -12,13 +12,13 @@ use crate::address::{PeerAddress, RelayAddress};
 use crate::client::{Client, ClientBuilder, Connection, Reading, Stop};
 use crate::identity::Identity;
 
-/// Sessions that are opened at one time. All together would be a flood, most of which a relay leaves unread.
+/// Clients or pairs of them that are started at one time. All together would be a flood, most of which a relay leaves unread.
 const AT_ONCE: usize = 128;
 
 /// How long a client may take to have its session.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A sender and its recipient, both on the same thread. Dropped, both are closed.
+/// A sender and its recipient, both on the same thread.
 pub(super) struct Pair {
     pub(super) sender: Client,
     recipient: Client,

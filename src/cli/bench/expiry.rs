@@ -54,7 +54,9 @@ pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
         longest = longest.max(sweep_us);
     }
     let expired = plan.expiring * u64::from(plan.rounds);
-    rounds.tell(bench, [("expired", expired.into()), ("sweep_us", longest.into())])
+    rounds.tell(bench, [("expired", expired.into()), ("sweep_us", longest.into())])?;
+    load.end().await;
+    Ok(())
 }
 
 /// Sends what is to expire. When the measuring of delivery without expiry begins, and when it ends, because all of

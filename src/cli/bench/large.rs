@@ -38,5 +38,8 @@ pub(super) async fn run(bench: &Bench, plan: Plan) -> anyhow::Result<()> {
         large.add(&measured);
     }
     let bytes = large.rate() * body_bytes;
-    rounds.tell(bench, [("large_body_bytes", body_bytes.into()), ("large_bytes_per_second", bytes.into())])
+    rounds.tell(bench, [("large_body_bytes", body_bytes.into()), ("large_bytes_per_second", bytes.into())])?;
+    Pair::close(pair).await;
+    load.end().await;
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::Bench;
 use super::clients::Pair;
@@ -28,24 +28,32 @@ pub(super) struct Plan {
 /// A message under way: when it was to be sent, and how long it takes from there to its outcome.
 type Underway = (Moment, JoinHandle<anyhow::Result<Duration>>);
 
-/// Pairs that send at a steady rate, whether the earlier messages are delivered or not. Dropped, they end.
+/// Pairs that send at a steady rate, whether the earlier messages are delivered or not.
 pub(super) struct Load {
     pairs: Vec<mpsc::UnboundedReceiver<Underway>>,
+    sending: JoinSet<()>,
 }
 
 impl Load {
     pub(super) async fn start(bench: &Bench, Plan { pairs, rate }: Plan) -> anyhow::Result<Self> {
         let period = Duration::from_secs(1) * pairs / rate;
-        let mut underway = Vec::new();
+        let (mut underway, mut sending) = (Vec::new(), JoinSet::new());
         for (number, pair) in (0..pairs).zip(Pair::open(bench, pairs).await?) {
             let (to, sent) = mpsc::unbounded_channel();
             // Not all at the same moment.
             let first = bench.clock.now() + period * number / pairs;
             let thread = pair.thread.clone();
-            thread.spawn(send_steadily(pair, bench.body.clone(), (first, period), bench.clock.clone(), to));
+            let steadily = send_steadily(pair, bench.body.clone(), (first, period), bench.clock.clone(), to);
+            sending.spawn_on(steadily, &thread);
             underway.push(sent);
         }
-        Ok(Self { pairs: underway })
+        Ok(Self { pairs: underway, sending })
+    }
+
+    /// Ends the sessions of all pairs.
+    pub(super) async fn end(self) {
+        drop(self.pairs);
+        self.sending.join_all().await;
     }
 
     /// A round: delivery alone for as long as `quiet`, and then for as long as something else takes. What came of that,
@@ -92,13 +100,13 @@ async fn send_steadily(
     clock: SharedClock,
     to: mpsc::UnboundedSender<Underway>,
 ) {
-    let draft = Draft::new(pair.to, body);
+    let draft = Draft::new(pair.to.clone(), body);
     let mut at = first;
     loop {
         sleep_until(&*clock, Some(at)).await;
         let sending = deliver(pair.sender.clone(), draft.clone(), at, clock.clone());
         if to.send((at, tokio::spawn(sending))).is_err() {
-            return;
+            return Pair::close(vec![pair]).await;
         }
         at = at + period;
     }

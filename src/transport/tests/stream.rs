@@ -56,6 +56,22 @@ async fn frames_that_wait_go_in_one_write() {
 }
 
 #[tokio::test]
+async fn both_sides_ask_for_acknowledgements_that_ride_on_answers() {
+    let pair = pair().await;
+    let (sender, mut answers) = pair.client.open(StreamKind::Submit, 1 << 20).await.unwrap();
+    let (_, back, mut receiver) = pair.relay.accept().await.unwrap();
+    for request in 0..3 {
+        sender.send(&ack(request)).await.unwrap();
+        receiver.next().await.unwrap();
+        back.send(&ack(request)).await.unwrap();
+        answers.next().await.unwrap();
+    }
+    for side in [&pair.client, &pair.relay] {
+        assert_eq!(side.quinn().stats().frame_tx.ack_frequency, 1);
+    }
+}
+
+#[tokio::test]
 async fn what_has_come_can_be_had_without_waiting() {
     let pair = pair().await;
     let (sender, _answers) = pair.client.open(StreamKind::Submit, 1 << 20).await.unwrap();
