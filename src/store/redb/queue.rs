@@ -47,6 +47,8 @@ pub(super) struct Queue<E: Engine> {
     bytes: usize,
     /// Requests that wait for no others.
     urgent: usize,
+    /// The writer comes by itself within moments: who has patience need not call it.
+    pub(super) looks_soon: bool,
     /// A reader met an error: the file is to be opened anew.
     pub(super) reopen: bool,
     /// There will be no more.
@@ -57,7 +59,16 @@ pub(super) struct Queue<E: Engine> {
 
 impl<E: Engine> Default for Queue<E> {
     fn default() -> Self {
-        Self { jobs: VecDeque::new(), ops: 0, bytes: 0, urgent: 0, reopen: false, closing: false, done: false }
+        Self {
+            jobs: VecDeque::new(),
+            ops: 0,
+            bytes: 0,
+            urgent: 0,
+            looks_soon: false,
+            reopen: false,
+            closing: false,
+            done: false,
+        }
     }
 }
 
@@ -93,6 +104,11 @@ impl<E: Engine> Queue<E> {
     /// Whether all that is there may wait for more.
     pub(super) const fn is_patient(&self) -> bool {
         self.urgent == 0 && self.ops < GROUP_OPS && !self.closing
+    }
+
+    /// Whether the writer has to be called for what was pushed.
+    pub(super) const fn calls(&self) -> bool {
+        !(self.looks_soon && self.is_patient())
     }
 
     /// Takes the next group: none once all is done.

@@ -25,8 +25,8 @@ const BUSY_REQUESTS: usize = 8;
 const LOOKS: usize = 10;
 const LOOK_PAUSE: Duration = Duration::from_micros(100);
 
-/// How long requests wait that may. A recipient's answers come just before the sender's next message, and two commits
-/// would take twice as long as one for both.
+/// How long requests wait that may, or twice as long. A recipient's answers come just before the sender's next message,
+/// and two commits would take twice as long as one for both. Nor is the writer woken for them: their senders are told first.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// After so much quiet the tables are synced, and nothing depends on the journal any more.
@@ -215,8 +215,11 @@ impl<E: Engine> Shared<E> {
         let mut queue = lock(&self.queue);
         queue.push(job);
         self.crowded.store(!queue.has_room(), Ordering::Relaxed);
+        let calls = queue.calls();
         drop(queue);
-        self.call_writer();
+        if calls {
+            self.call_writer();
+        }
     }
 
     /// Reads. After an error the writer is called, who has the file even while it waits, to open that anew.
@@ -269,7 +272,9 @@ impl<E: Engine> Shared<E> {
 
     /// Waits for the next group, which is empty if something else is to be done.
     fn next_group(&self, busy: bool, group: &mut Vec<Job<E>>) -> Next {
-        let mut queue = lock(&self.queue);
+        let queue = lock(&self.queue);
+        let idle = queue.is_idle();
+        let mut queue = self.wait_a_little(queue);
         while queue.is_idle() {
             if std::mem::take(&mut queue.reopen) {
                 return Next::Requests;
@@ -284,9 +289,8 @@ impl<E: Engine> Shared<E> {
                 return Next::Checkpoint;
             }
         }
-        if queue.is_patient() {
-            let waited = self.filled.wait_timeout_while(queue, PATIENCE, |queue| queue.is_patient());
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if idle && queue.is_patient() {
+            queue = self.wait_a_little(queue);
         }
         if busy {
             queue = self.gather(queue);
@@ -299,6 +303,16 @@ impl<E: Engine> Shared<E> {
         }
         self.room.notify_waiters();
         Next::Requests
+    }
+
+    /// Waits for something that has no patience.
+    fn wait_a_little<'a>(&self, mut queue: MutexGuard<'a, Queue<E>>) -> MutexGuard<'a, Queue<E>> {
+        queue.looks_soon = true;
+        let waits = |queue: &mut Queue<E>| queue.is_patient() && !queue.reopen;
+        let waited = self.filled.wait_timeout_while(queue, PATIENCE, waits);
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        queue.looks_soon = false;
+        queue
     }
 
     fn sync_tables(&self) {
