@@ -45,9 +45,13 @@ pub async fn run(program: &str, length: Duration) -> anyhow::Result<Scale> {
 /// Microseconds of the server's processor for each echo of so many bytes, while each connection always has one on its way.
 async fn echoes(connections: u32, bytes: usize, length: Duration) -> anyhow::Result<f64> {
     let server = PlainServer::start()?;
-    let (done, mut both) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+    let mut open = Vec::new();
+    // None sends before all are there: the others' handshakes would wait for it.
     for _ in 0..connections {
-        let plain = server.connect().await?;
+        open.push(server.connect().await?);
+    }
+    let (done, mut both) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+    for plain in open {
         both.spawn_on(answer(plain.server.clone(), bytes), &server.thread);
         both.spawn(ask(plain, bytes, done.clone()));
     }
