@@ -30,20 +30,12 @@ pub(super) struct Pair {
 impl Pair {
     /// So many, whose recipients take whatever comes. All have their sessions.
     pub(super) async fn open(bench: &Bench, count: u32) -> anyhow::Result<Vec<Self>> {
-        let start = || {
-            let who = Identity::generate(&*bench.entropy);
-            Self::start(bench, Client::builder(who.clone(), bench.relay.clone()), &who, &bench.relay)
-        };
-        open_all(count, start, Self::opened).await
+        open_all(count, || Self::start(bench, |sender| sender, &bench.relay), Self::opened).await
     }
 
     /// The same, with senders that sign all they send, and recipients at this relay.
     pub(super) async fn open_signed(bench: &Bench, count: u32, to: &RelayAddress) -> anyhow::Result<Vec<Self>> {
-        let start = || {
-            let who = Identity::generate(&*bench.entropy);
-            Self::start(bench, Client::builder(who.clone(), bench.relay.clone()).sign_all(), &who, to)
-        };
-        open_all(count, start, Self::opened).await
+        open_all(count, || Self::start(bench, ClientBuilder::sign_all, to), Self::opened).await
     }
 
     async fn opened(&self) -> anyhow::Result<()> {
@@ -55,12 +47,19 @@ impl Pair {
         join_all(pairs.into_iter().flat_map(|pair| [pair.sender.close(), pair.recipient.close()])).await;
     }
 
-    fn start(bench: &Bench, sender: ClientBuilder, its: &Identity, home: &RelayAddress) -> anyhow::Result<Self> {
+    fn start(
+        bench: &Bench,
+        options: impl FnOnce(ClientBuilder) -> ClientBuilder,
+        home: &RelayAddress,
+    ) -> anyhow::Result<Self> {
         let thread = bench.threads.next();
         let here = thread.enter();
-        let sender = keep(bench, sender.reading(Reading::Nothing), its)?.start()?;
-        let who = Identity::generate(&*bench.entropy);
-        let recipient = keep(bench, Client::builder(who.clone(), home.clone()), &who)?.start()?;
+        let client = |relay: &RelayAddress| {
+            let who = Identity::generate(&*bench.entropy);
+            keep(bench, Client::builder(who.clone(), relay.clone()), &who)
+        };
+        let sender = options(client(&bench.relay)?).reading(Reading::Nothing).start()?;
+        let recipient = client(home)?.start()?;
         let (to, takes) = (recipient.address(), recipient.clone());
         tokio::spawn(async move { while take(&takes).await.is_ok() {} });
         drop(here);
