@@ -33,6 +33,8 @@
 mod bad_path;
 mod cut;
 mod federation;
+#[path = "../node/support/lasting.rs"]
+mod lasting;
 mod link;
 mod moved;
 mod namespace;

@@ -8,6 +8,7 @@ use posthouse::transport::{Socket, TransportLimits};
 
 use crate::support::client::{Log, Taker, builder, client, client_in, draft, outcomes, send};
 use crate::support::hesitant::Hesitation;
+use crate::support::lasting::lasting_place;
 use crate::support::pretender::{pretender, welcome};
 use crate::support::raw::{Session, hello};
 use crate::support::relay::{RELAY, TestRelay};
@@ -115,7 +116,7 @@ const WAKE: &[u8; 24] = b"\0posthouse wake 1\0\0\0\0\0\0\0";
 async fn a_forged_call_that_the_relay_is_back_ends_no_session() {
     let relay = TestRelay::in_memory().started();
     let forger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = lasting_place();
     let alice = builder(1, &relay.home()).socket(Socket::Bind(free)).start().unwrap();
     let told = Log::of(&alice).await;
     told.connected(1).await;

@@ -11,6 +11,7 @@ use posthouse::address::RelayAddress;
 use posthouse::identity::Identity;
 use posthouse::random::SystemEntropy;
 
+use super::lasting::lasting_place;
 use super::mortal::{Death, Mortal, Role};
 use super::program::{PATIENCE, Relay};
 use super::record::Oracle;
@@ -252,7 +253,7 @@ fn whoever_dies_at_whichever_sync_of_its_store_goes_on_from_there() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("relay");
     std::fs::create_dir(&place).unwrap();
-    let at = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = lasting_place();
     let identity = Identity::load_or_create(&place, "key", &SystemEntropy).unwrap();
     let home = RelayAddress::new(identity.relay_id(), at.into());
     let mut town = Town::new(directory.path(), &home);

@@ -18,6 +18,8 @@ mod examples;
 mod federation;
 mod health;
 mod kills;
+#[path = "../node/support/lasting.rs"]
+mod lasting;
 #[cfg(target_os = "linux")]
 mod many_relays;
 mod mortal;

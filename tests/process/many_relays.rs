@@ -26,6 +26,7 @@ use posthouse::time::SystemClock;
 use posthouse::transport::Socket;
 use serde_json::Value;
 
+use super::lasting::lasting_place;
 use super::program::Relay;
 
 /// Messages that wait for each relay.
@@ -213,7 +214,7 @@ async fn relays_that_do_not_answer_cost_little_and_harm_nobody_else() {
     let living: Vec<_> = (0..half).map(|_| live_relay(somebody(), anywhere)).collect();
     let living_at: Vec<_> = living.iter().map(|(_, address)| address.clone()).collect();
     let silence = Silence::new();
-    let nobody = UdpSocket::bind(anywhere).unwrap().local_addr().unwrap();
+    let nobody = lasting_place();
     let mut dead: Vec<Identity> = (0..half).map(|_| somebody()).collect();
     let dead_at = [silence.at, nobody].into_iter().cycle().zip(&dead);
     let dead_at: Vec<_> = dead_at.map(|(at, who)| RelayAddress::new(who.relay_id(), at.into())).collect();

@@ -1,7 +1,6 @@
 //! Starts, reads and kills the two programs.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
+
+use super::lasting::lasting_place;
 
 /// How long anything may take before a test gives up: far more than it needs on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -157,7 +158,7 @@ impl Relay {
 
     /// With this configuration.
     pub(super) fn configured(directory: &Path, text: &str) -> Self {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = lasting_place().port();
         std::fs::write(directory.join(CONFIG), text).unwrap();
         let mut relay =
             Self { directory: directory.to_owned(), port, program: None, address: String::new(), admin: String::new() };
@@ -198,7 +199,7 @@ impl Relay {
 
     /// Takes another port, from the next start on.
     pub(super) fn move_away(&mut self) {
-        self.port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        self.port = lasting_place().port();
     }
 
     pub(super) fn kill(&mut self) {

@@ -1,6 +1,8 @@
 //! Tests of the transport, with real QUIC on loopback. Here is what they share: two ends and the way between.
 
 mod handshake;
+#[path = "../../../tests/node/support/lasting.rs"]
+mod lasting;
 mod restart;
 mod stream;
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quinn::{Runtime as _, TokioRuntime};
 
 use super::super::*;
+use super::lasting::lasting_place;
 use super::*;
 use crate::id::RelayId;
 use crate::identity::Identity;
@@ -65,7 +66,7 @@ async fn connected(at: SocketAddr, relay: RelayId) -> (ClientEndpoint, Connectio
 #[tokio::test]
 async fn clients_of_a_restarted_relay_learn_of_it_with_their_next_packet() {
     const CLIENTS: usize = 300;
-    let relay = Doomed::start("127.0.0.1:0".parse().unwrap(), &who(1));
+    let relay = Doomed::start(lasting_place(), &who(1));
     let at = relay.endpoint.local_addr().unwrap();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -115,7 +116,7 @@ fn deaf_ear(relay: SocketAddr, heard: Arc<AtomicBool>) -> SocketAddr {
 
 #[tokio::test]
 async fn a_client_whose_relay_dies_before_it_has_heard_all_of_the_handshake_learns_of_the_restart() {
-    let relay = Doomed::start("127.0.0.1:0".parse().unwrap(), &who(1));
+    let relay = Doomed::start(lasting_place(), &who(1));
     let (at, heard) = (relay.endpoint.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
     let (_client, connection, sender, _receiver) = connected(deaf_ear(at, heard.clone()), who(1).relay_id()).await;
     relay.kill().await;
@@ -134,7 +135,7 @@ async fn a_client_whose_relay_dies_before_it_has_heard_all_of_the_handshake_lear
 
 #[tokio::test]
 async fn a_relay_with_another_identity_cannot_end_connections_of_the_one_before() {
-    let relay = Doomed::start("127.0.0.1:0".parse().unwrap(), &who(1));
+    let relay = Doomed::start(lasting_place(), &who(1));
     let at = relay.endpoint.local_addr().unwrap();
     let (_client, connection, sender, _receiver) = connected(at, who(1).relay_id()).await;
     quiet().await;
@@ -148,7 +149,7 @@ async fn a_relay_with_another_identity_cannot_end_connections_of_the_one_before(
 
 #[tokio::test]
 async fn an_idle_client_learns_of_a_restart_by_the_wake_datagram() {
-    let relay = Doomed::start("127.0.0.1:0".parse().unwrap(), &who(1));
+    let relay = Doomed::start(lasting_place(), &who(1));
     let at = relay.endpoint.local_addr().unwrap();
     let (client, connection, sender, _receiver) = connected(at, who(1).relay_id()).await;
     quiet().await;

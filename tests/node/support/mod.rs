@@ -3,6 +3,7 @@
 pub(crate) mod bystander;
 pub(crate) mod client;
 pub(crate) mod hesitant;
+pub(crate) mod lasting;
 pub(crate) mod pretender;
 pub(crate) mod proxy;
 pub(crate) mod raw;

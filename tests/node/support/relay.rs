@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::hesitant::{Hesitant, Hesitation};
+use super::lasting::lasting_place;
 use super::{PATIENCE, who, within};
 
 /// Who the relay is in the cast.
@@ -64,7 +65,7 @@ impl TestRelay {
         Self {
             directory,
             name: RELAY,
-            at: "127.0.0.1:0".parse().unwrap(),
+            at: lasting_place(),
             limits: RelayLimits::default(),
             store_limits: StoreLimits::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
@@ -88,8 +89,8 @@ impl TestRelay {
     }
 
     /// Moves to another port, from the next start on.
-    pub(crate) const fn move_away(&mut self) {
-        self.at.set_port(0);
+    pub(crate) fn move_away(&mut self) {
+        self.at = lasting_place();
     }
 
     /// Sets limits before the start.
