@@ -69,11 +69,12 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         tokio::select! {
             biased;
             () = &mut drains, if !draining => draining = true,
+            // Before what comes in: some may wait to be told.
+            done = settled(&mut notify.settling) => done?,
             frame = session.next(notify.receiver), if notify.settling.len() < SETTLING && !draining => match frame? {
                 Some(frame) => notify.receive(frame)?,
                 None => return Err(End::Close(CloseCode::Done, "the client finished")),
             },
-            done = settled(&mut notify.settling) => done?,
             page = notify.push.news(), if hungry => notify.push.learn(page?, session.only_from),
             () = session.seat.outcomes.changed(), if writable => {}
             seqs = session.answered.next() => drop(notify.answered(&seqs)),

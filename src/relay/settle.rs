@@ -6,15 +6,17 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use super::session::{End, Session};
 use crate::protocol::Taken;
 use crate::store::told::Told;
 use crate::store::{Op, StoreError, Stored};
 
-/// Answers that the store is busy with. Dropped, they are carried out all the same.
-pub(super) struct Settling(JoinHandle<Result<(), StoreError>>);
+/// Answers that the store is busy with, and what remains to be told once they are durable. Dropped, they are carried out
+/// all the same.
+pub(super) struct Settling(Option<BoxFuture<'static, Result<(), StoreError>>>);
 
 /// Gives answers to the store. `taken` are those messages among them that are at hand: their senders are told
 /// at once.
@@ -32,11 +34,11 @@ pub(super) fn settle(session: &Session, answers: Taken, taken: &[Arc<Stored>]) -
         told.add(stored.submitter, header.lane_key(), header.n);
     }
     told.tell_all(&*node.registry);
-    Settling(tokio::spawn(async move {
+    Settling(Some(Box::pin(async move {
         let done = reply.await?;
         told.tell_rest(&*node.registry, &done);
         Ok(())
-    }))
+    })))
 }
 
 impl Settling {
@@ -45,10 +47,28 @@ impl Settling {
     ///
     /// Cancel-safe.
     pub(super) async fn done(&mut self) -> Result<(), End> {
-        match (&mut self.0).await {
-            Ok(settled) => Ok(settled?),
-            // The task neither panics nor is it aborted, but for the end of the runtime.
-            Err(_) => Err(StoreError::Closed.into()),
+        if let Some(rest) = &mut self.0 {
+            let settled = rest.await;
+            self.0 = None;
+            settled?;
+        }
+        Ok(())
+    }
+
+    /// For who does not wait all the time: nobody who is to be told waits for that.
+    pub(super) fn by_itself(mut self) -> Self {
+        let task = self.0.take().map(tokio::spawn);
+        Self(task.map(|task| -> BoxFuture<'_, _> {
+            // It does not panic, and is aborted with the runtime alone.
+            Box::pin(async move { task.await.unwrap_or(Err(StoreError::Closed)) })
+        }))
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            drop(runtime.spawn(rest));
         }
     }
 }

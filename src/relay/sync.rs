@@ -132,7 +132,7 @@ async fn page(session: &Session, ask: PageR, settling: &mut Pending) -> Result<P
     if ours && !ask.answers.is_empty() {
         session.room().await;
         session.answered.add(&ask.answers);
-        settling.0 = Some(settle(session, ask.answers, &[]));
+        settling.0 = Some(settle(session, ask.answers, &[]).by_itself());
     }
     if ask.cursor.is_none() {
         // What was just answered would be on the page again.

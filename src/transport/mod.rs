@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket` where
-//! the datagrams go, `filter` looks at them before quinn does, `sieve` says which of them a relay leaves unread,
+//! the datagrams go, and `udp` how, `filter` looks at them before quinn does, `sieve` says which of them a relay leaves unread,
 //! `shutter` has the kernel drop those, `watch` shows frames to people. Only this module names quinn and rustls. It knows
 //! nothing about sessions, messages or stores.
 
@@ -25,6 +25,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod udp;
 mod watch;
 
 pub use config::{Determinism, TransportLimits};

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::error::BindError;
 use super::filter::Filter;
 use super::shutter::Shutter;
+use super::udp::Udp;
 
 /// Bytes of the kernel's buffers, where it allows so much: 10 ms at 400 MB/s. The usual 208 KiB lose packets
 /// as soon as a few hundred clients speak at once.
@@ -77,7 +78,7 @@ impl Socket {
 }
 
 fn wrap(socket: std::net::UdpSocket) -> Result<Opened, BindError> {
-    Ok((TokioRuntime.wrap_udp_socket(socket)?, Arc::new(TokioRuntime)))
+    Ok((Udp::new(socket)?, Arc::new(TokioRuntime)))
 }
 
 fn bind(address: SocketAddr) -> Result<std::net::UdpSocket, BindError> {

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use posthouse::client::{Client, Event, Outgoing};
-use posthouse::protocol::{Frame, Outcome, RejectReason};
+use posthouse::protocol::{AckR, Frame, Outcome, Refusal, RejectReason, Taken};
+use posthouse::ranges::Ranges;
 use posthouse::store::StoreLimits;
 
 use crate::support::client::{Log, Taker, accepted, client, client_in, draft, outcomes, send, short_lived};
+use crate::support::hesitant::Hesitation;
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Session, hello, reader};
 use crate::support::relay::TestRelay;
@@ -138,6 +140,26 @@ async fn the_words_of_a_refusal_reach_the_sender() {
     assert_eq!(outcomes(&mut sent).await, expected);
     relay.waits_for(2, 0).await;
     relay.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_its_sender_though_who_refused_was_gone_before_it_was_durable() {
+    let mut relay = TestRelay::in_memory();
+    relay.hesitation = Some(Hesitation::Answers);
+    relay.start();
+    let mut bob = Session::open(relay.at(), 2, reader()).await;
+    let alice = client(1, &relay.home());
+    let told = Log::of(&alice).await;
+    let mut sent = send(&alice, &relay.home(), 2, &["one"]).await;
+    let Some(Frame::MsgN(message)) = bob.notify.hear().await else { panic!("no MSG:N") };
+    let answers = Taken { taken: Ranges::new(), refused: vec![Refusal { seq: message.seq, text: None }] };
+    bob.notify.say(AckR { request: 1, store: bob.hello.store, answers }).await;
+    assert!(matches!(bob.notify.hear().await, Some(Frame::AckA(_))));
+    drop(bob);
+    until("the end of the session", || relay.sessions() == 1).await;
+    assert!(told.outcomes().is_empty(), "it is told before it is durable");
+    assert_eq!(outcomes(&mut sent).await, [rejected(RejectReason::Refused)]);
+    assert_eq!(told.connections(), 1);
 }
 
 #[tokio::test]

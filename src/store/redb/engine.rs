@@ -43,13 +43,13 @@ pub trait Engine: Send + 'static {
     /// The open tables of one transaction, and rows kept in memory until its end.
     type Work<'t>;
 
-    /// Opens the tables. There may be no request yet.
+    /// Opens the tables. There is no request yet.
     ///
     /// # Errors
     /// [`Fault::Storage`] gives the transaction up.
     fn begin<'t>(&mut self, transaction: &'t WriteTransaction) -> Result<Self::Work<'t>, Fault>;
 
-    /// The first request is there.
+    /// A group of requests is there.
     fn start(&mut self, _work: &mut Self::Work<'_>) {}
 
     /// Does one request.
@@ -58,7 +58,7 @@ pub trait Engine: Send + 'static {
     /// See [`Fault`]; with [`Fault::Refused`] nothing may have been changed.
     fn apply(&mut self, work: &mut Self::Work<'_>, request: &Self::Request) -> Result<Self::Answer, Fault>;
 
-    /// All requests of the transaction are done.
+    /// All requests of the group are done.
     ///
     /// # Errors
     /// [`Fault::Storage`] gives the transaction up.
@@ -68,21 +68,20 @@ pub trait Engine: Send + 'static {
     ///
     /// # Errors
     /// [`Fault::Storage`] gives the transaction up.
-    fn write(&mut self, work: Self::Work<'_>) -> Result<(), Fault> {
-        drop(work);
+    fn write(&mut self, _work: &mut Self::Work<'_>) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// The transaction is durable (or had nothing to commit): publish what it did. Answers follow.
+    /// The group is durable (or had nothing to commit): publish what it did. Answers follow.
     fn committed(&mut self);
 
-    /// The transaction is undone: so has to be everything the engine itself keeps in memory about it.
+    /// The group is undone: so has to be everything the engine itself keeps in memory about it.
     fn aborted(&mut self) {}
 
     /// The storage failed: the disk may be full.
     fn failed(&mut self) {}
 
-    /// What is to be read now, without anybody waiting for it. It is called after each transaction.
+    /// What is to be read now, without anybody waiting for it. It is called after each group.
     fn beside(&mut self) -> Option<Box<Beside>> {
         None
     }

@@ -4,18 +4,22 @@
 //! is next used. A failed sync is another matter: what the disk holds is then unknown, so nothing is tried
 //! again and every request from then on is answered [`StoreError::Fatal`].
 //!
-//! A store that has a journal enters there what a transaction changed, and redb commits without a sync.
-//! What does not fit there is committed by redb with one, which makes the journal begin anew.
+//! A store that has a journal enters there what a group of requests changed, and goes on in the same transaction: its
+//! tables stay behind what is durable until redb commits, without a sync, all that was entered. Who reads waits for that.
+//! What does not fit into the journal is committed by redb with a sync, which makes the journal begin anew.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 
 use redb::{CompactionError, Database, Durability, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::backend::{Backend, Watch};
 use super::fault::Fault;
 pub use super::journal::{DEFAULT_JOURNAL_BYTES, Record};
-use super::journal::{Entered, Journal};
+use super::journal::{Journal, Outcome};
 pub(super) use super::open::set_store_id;
 pub use super::open::{Fill, OpenError, Replay, Schema, Upgrade, journal_of};
 use super::open::{NewJournal, Opening, serial, set_serial};
@@ -70,8 +74,10 @@ pub struct StoreFile {
     /// would destroy it. The journal belongs to who holds it.
     gate: Mutex<Option<Journal>>,
     new_journal: NewJournal,
-    /// Held by who begins to read, and by who has told of a transaction until it is in the tables.
+    /// Held by who begins to read, and by who has told of what is not in the tables yet.
     reading: RwLock<()>,
+    /// How many wait to read until it is.
+    awaiting: AtomicUsize,
     /// The journal holds what no synced commit of redb does.
     logged: AtomicBool,
     /// How long the tables were when redb synced them last.
@@ -93,8 +99,15 @@ pub struct Writing<'a> {
     transaction: WriteTransaction,
     opening: u64,
     gate: MutexGuard<'a, Option<Journal>>,
-    /// The journal has it: nobody may read before it is in the tables.
-    entered: Option<RwLockWriteGuard<'a, ()>>,
+    entered: Option<Entered<'a>>,
+}
+
+/// What the journal has of a transaction: nobody may read before it is in the tables.
+#[derive(Debug)]
+struct Entered<'a> {
+    _reading: RwLockWriteGuard<'a, ()>,
+    records: Vec<Record>,
+    bytes: usize,
 }
 
 impl std::fmt::Debug for Writing<'_> {
@@ -103,18 +116,18 @@ impl std::fmt::Debug for Writing<'_> {
     }
 }
 
-/// Enters a transaction into the journal.
+/// Enters into the journal what a transaction changes.
 #[derive(Debug)]
 pub struct Pen<'w, 'a> {
     file: &'a StoreFile,
     opening: u64,
     journal: &'w mut Option<Journal>,
-    entered: &'w mut Option<RwLockWriteGuard<'a, ()>>,
+    entered: &'w mut Option<Entered<'a>>,
 }
 
 impl Pen<'_, '_> {
-    /// Makes durable what the transaction changes, and makes all who read wait for its commit. False if there is no
-    /// journal, or no room in it: then the commit makes it durable.
+    /// Makes durable what the transaction has changed since the last time, and makes all who read wait for its commit.
+    /// Takes the record. False if there is no journal, or no room in it: then the commit makes it durable.
     ///
     /// # Errors
     /// [`StoreError::Fatal`] if syncing fails.
@@ -127,15 +140,27 @@ impl Pen<'_, '_> {
         }
         let serial = file.serial.load(Ordering::SeqCst) + 1;
         match journal.enter(serial, record) {
-            Ok(Entered::NoRoom) => Ok(false),
-            Ok(Entered::Synced) => {
-                *self.entered = Some(file.reading.write().unwrap_or_else(PoisonError::into_inner));
+            Ok(Outcome::NoRoom) => Ok(false),
+            Ok(Outcome::Synced) => {
+                let entered = self.entered.get_or_insert_with(|| Entered {
+                    _reading: file.reading.write().unwrap_or_else(PoisonError::into_inner),
+                    records: Vec::new(),
+                    bytes: 0,
+                });
+                entered.bytes += record.content().len();
+                entered.records.push(mem::take(record));
                 file.serial.store(serial, Ordering::SeqCst);
                 file.logged.store(true, Ordering::Relaxed);
                 Ok(true)
             }
             Err(error) => Err(file.condemn(&format!("syncing the journal failed: {error}"))),
         }
+    }
+
+    /// How many bytes the journal has of the transaction; none if it has nothing.
+    #[must_use]
+    pub fn entered_bytes(&self) -> Option<usize> {
+        self.entered.as_ref().map(|entered| entered.bytes)
     }
 
     /// See [`Writing::report`].
@@ -162,29 +187,29 @@ impl<'a> Writing<'a> {
         self.file.report(self.opening, fault)
     }
 
-    /// Undoes the transaction.
-    ///
-    /// # Errors
-    /// See [`StoreError`]: the file has to be opened anew then; nothing was changed all the same.
-    pub fn abort(self) -> Result<(), StoreError> {
-        let Self { file, transaction, opening, gate: _gate, .. } = self;
-        transaction.abort().map_err(|error| file.report(opening, error.into()))
+    /// Undoes the transaction, but for what the journal has of it: that is carried out alone, and committed. Where that
+    /// cannot be done, the file is opened anew before it is next used, and finds it in the journal.
+    pub fn undo(self) {
+        let Self { file, transaction, opening, gate: _gate, entered } = self;
+        let undone = transaction.abort().map_err(Fault::from).and_then(|()| {
+            let (Some(Entered { records, _reading, .. }), Some(replay)) = (entered, file.schema.replay) else {
+                return Ok(());
+            };
+            let current = file.current.read().unwrap_or_else(PoisonError::into_inner);
+            let database = current.database.as_ref().ok_or(Fault::Refused(StoreError::Closed))?;
+            let transaction = database.begin_write()?;
+            records.iter().try_for_each(|record| replay(&transaction, record.content()))?;
+            file.commit_entered(transaction)
+        });
+        file.judge_entered(opening, undone);
     }
 
     /// Commits what the journal has, unless bringing it into the tables failed. Where that cannot be done, the file is
     /// opened anew before it is next used, and finds it in the journal.
     pub fn settle(self, written: Result<(), Fault>) {
-        let Self { file, mut transaction, opening, gate: _gate, entered: _entered } = self;
-        let serial = file.serial.load(Ordering::SeqCst);
-        let committed = written.and_then(|()| {
-            transaction.set_durability(Durability::None)?;
-            set_serial(&transaction, serial)?;
-            Ok(transaction.commit()?)
-        });
-        if let Err(fault) = committed {
-            let error = file.report(opening, fault);
-            file.broken.fetch_max(opening, Ordering::SeqCst);
-            tracing::warn!(%error, "what the journal has could not be brought into the tables yet");
+        let Self { file, transaction, opening, gate: _gate, entered } = self;
+        if entered.is_some() {
+            file.judge_entered(opening, written.and_then(|()| file.commit_entered(transaction)));
         }
     }
 
@@ -226,6 +251,21 @@ impl<'a> Writing<'a> {
 }
 
 impl StoreFile {
+    /// Commits what the journal has.
+    fn commit_entered(&self, mut transaction: WriteTransaction) -> Result<(), Fault> {
+        transaction.set_durability(Durability::None)?;
+        set_serial(&transaction, self.serial.load(Ordering::SeqCst))?;
+        Ok(transaction.commit()?)
+    }
+
+    fn judge_entered(&self, opening: u64, committed: Result<(), Fault>) {
+        if let Err(fault) = committed {
+            let error = self.report(opening, fault);
+            self.broken.fetch_max(opening, Ordering::SeqCst);
+            tracing::warn!(%error, "what the journal has could not be brought into the tables yet");
+        }
+    }
+
     /// Opens the store, or makes a new one whose first commit holds what `fill` puts into it.
     ///
     /// # Errors
@@ -248,6 +288,7 @@ impl StoreFile {
             current: RwLock::new(Current { database: Some(database), closed: false }),
             gate: Mutex::new(journal),
             reading: RwLock::default(),
+            awaiting: AtomicUsize::new(0),
             new_journal,
             logged: AtomicBool::new(logged),
             synced_length: AtomicU64::new(watch.length()),
@@ -356,11 +397,44 @@ impl StoreFile {
         Ok(Writing { file: self, transaction, opening, gate, entered: None })
     }
 
-    /// Reads within one transaction.
+    /// Whether somebody waits to read until all that is durable is in the tables.
+    pub fn is_awaited(&self) -> bool {
+        self.awaiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Begins to read; where that has to wait, `call` is called, which is to make the wait short.
+    fn begin_reading(&self, call: impl FnOnce()) -> RwLockReadGuard<'_, ()> {
+        match self.reading.try_read() {
+            Ok(reading) => reading,
+            Err(TryLockError::Poisoned(reading)) => reading.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.awaiting.fetch_add(1, Ordering::SeqCst);
+                call();
+                let reading = self.reading.read().unwrap_or_else(PoisonError::into_inner);
+                self.awaiting.fetch_sub(1, Ordering::SeqCst);
+                reading
+            }
+        }
+    }
+
+    /// Reads within one transaction. Nobody may be writing.
     ///
     /// # Errors
     /// See [`StoreError`]; after `Unavailable` a later call may work.
     pub fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
+        self.read_beside(|| (), look)
+    }
+
+    /// Reads within one transaction beside somebody who writes, and who is called if what is durable has to be
+    /// [brought into the tables](Writing::settle) first.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; after `Unavailable` a later call may work.
+    pub fn read_beside<T>(
+        &self,
+        call: impl FnOnce(),
+        look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
         // Without a writer that reopens the file, the reader does it.
         match self.gate.try_lock() {
             Ok(mut gate) => self.reopen_if_broken(&mut gate)?,
@@ -368,7 +442,7 @@ impl StoreFile {
             Err(TryLockError::WouldBlock) => {}
         }
         let (begun, opening) = {
-            let _reading = self.reading.read().unwrap_or_else(PoisonError::into_inner);
+            let _reading = self.begin_reading(call);
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(fatal) = self.fatal.get() {
                 return Err(StoreError::Fatal(fatal.clone()));

@@ -58,6 +58,12 @@ impl Record {
         self.bytes.len() == HEAD_BYTES
     }
 
+    /// Its content.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        self.bytes.get(HEAD_BYTES..).unwrap_or_default()
+    }
+
     /// What to add content to.
     pub const fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
@@ -66,7 +72,7 @@ impl Record {
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entered {
+pub(super) enum Outcome {
     /// It is durable.
     Synced,
     /// It does not fit; or the disk took it not, and it may be there or not.
@@ -145,23 +151,23 @@ impl Journal {
     ///
     /// # Errors
     /// If syncing fails: then nobody knows what is there.
-    pub(super) fn enter(&mut self, serial: u64, record: &mut Record) -> io::Result<Entered> {
+    pub(super) fn enter(&mut self, serial: u64, record: &mut Record) -> io::Result<Outcome> {
         let content = record.bytes.len() - HEAD_BYTES;
         let (Ok(content), bytes) = (u32::try_from(content), record.bytes.len() as u64) else {
-            return Ok(Entered::NoRoom);
+            return Ok(Outcome::NoRoom);
         };
         let end = self.end + bytes;
         if end > self.most || self.grow(end).is_err() {
-            return Ok(Entered::NoRoom);
+            return Ok(Outcome::NoRoom);
         }
         let head = Head { length: content, serial, seed: self.seed };
         head.put(&mut record.bytes, self.store);
         if self.medium.write(self.end, &record.bytes).is_err() {
-            return Ok(Entered::NoRoom);
+            return Ok(Outcome::NoRoom);
         }
         self.sync()?;
         self.end = end;
-        Ok(Entered::Synced)
+        Ok(Outcome::Synced)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -277,7 +283,7 @@ mod tests {
         record
     }
 
-    fn enter(journal: &mut Journal, serial: u64, content: &[u8]) -> Entered {
+    fn enter(journal: &mut Journal, serial: u64, content: &[u8]) -> Outcome {
         journal.enter(serial, &mut record(content)).unwrap()
     }
 
@@ -301,7 +307,7 @@ mod tests {
         let mut journal = on_disk(&disk, 1);
         assert_eq!(read(&mut journal, STORE, 4), (4, Vec::new()));
         for (serial, word) in [(5, "five"), (6, ""), (7, "seven")] {
-            assert_eq!(enter(&mut journal, serial, word.as_bytes()), Entered::Synced);
+            assert_eq!(enter(&mut journal, serial, word.as_bytes()), Outcome::Synced);
         }
         drop(journal);
         for (known, last, left) in [(4, 7, &["five", "", "seven"][..]), (6, 7, &["seven"]), (7, 7, &[]), (9, 9, &[])] {
@@ -364,9 +370,9 @@ mod tests {
     fn what_does_not_fit_is_not_entered_and_the_rest_stays() {
         let mut journal = on_disk(&Disk::new(1), 1);
         read(&mut journal, STORE, 0);
-        assert_eq!(enter(&mut journal, 1, &[1; 4000]), Entered::Synced);
-        assert_eq!(enter(&mut journal, 2, &[2; 100]), Entered::NoRoom);
-        assert_eq!(enter(&mut journal, 2, &[3; 20]), Entered::Synced);
+        assert_eq!(enter(&mut journal, 1, &[1; 4000]), Outcome::Synced);
+        assert_eq!(enter(&mut journal, 2, &[2; 100]), Outcome::NoRoom);
+        assert_eq!(enter(&mut journal, 2, &[3; 20]), Outcome::Synced);
         assert_eq!(read(&mut journal, STORE, 0), (2, vec![vec![1; 4000], vec![3; 20]]));
     }
 
@@ -378,8 +384,8 @@ mod tests {
             read(&mut journal, STORE, 0);
             enter(&mut journal, 1, b"one");
             disk.set_faults(Faults { write_after: Some(0), ..Faults::default() });
-            assert_eq!(enter(&mut journal, 2, b"two"), Entered::NoRoom);
-            assert_eq!(enter(&mut journal, 2, b"another two"), Entered::Synced);
+            assert_eq!(enter(&mut journal, 2, b"two"), Outcome::NoRoom);
+            assert_eq!(enter(&mut journal, 2, b"another two"), Outcome::Synced);
             assert_eq!(read(&mut journal, STORE, 0), (2, words(&["one", "another two"])));
         }
     }
@@ -400,7 +406,7 @@ mod tests {
             disk.power_on(loss);
             let (last, found) = read(&mut on_disk(&disk, 2), STORE, 0);
             assert_eq!(found, (1..=last).map(word).collect::<Vec<_>>());
-            let known = if matches!(entered, Ok(Entered::Synced)) { 3 } else { 2 };
+            let known = if matches!(entered, Ok(Outcome::Synced)) { 3 } else { 2 };
             assert!(last >= known, "{last} of {known} after {loss:?}");
         }
     }

@@ -34,6 +34,10 @@ impl<E: Engine> Job<E> {
         Self { request, reply, weight }
     }
 
+    pub(super) const fn ops(&self) -> usize {
+        self.weight.ops
+    }
+
     pub(super) fn answer(self, answer: Result<E::Answer, StoreError>) {
         // Who no longer waits gave up the answer, not the work.
         drop(self.reply.send(answer));

@@ -1,7 +1,9 @@
-//! Group commit: requests of many tasks meet in one write transaction, are synced together, then answered.
+//! Group commit: requests of many tasks are done together, synced together, then answered.
 //!
 //! What a request means is the [`Engine`]'s affair; this file gathers, commits, answers, and decides how far a
-//! failure reaches. While one transaction syncs, the next requests queue up, so the groups grow with the load.
+//! failure reaches. While one group syncs, the next requests queue up, so the groups grow with the load. Where there is a
+//! journal, many groups share a transaction: what they change enters the tables at its end, which comes when somebody
+//! wants to read, when it has become long, or when there is nothing else to do.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -12,9 +14,9 @@ use std::time::Duration;
 use redb::ReadTransaction;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::engine::{Changes, Engine};
+use super::engine::{Beside, Changes, Engine};
 use super::fault::Fault;
-use super::file::StoreFile;
+use super::file::{StoreFile, Writing};
 use super::queue::{GROUP_OPS, Job, Queue};
 use crate::store::{Reply, StoreError};
 
@@ -28,6 +30,14 @@ const LOOK_PAUSE: Duration = Duration::from_micros(100);
 /// How long requests wait that may, or twice as long. A recipient's answers come just before the sender's next message,
 /// and two commits would take twice as long as one for both. Nor is the writer woken for them: their senders are told first.
 const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How many operations, and bytes of what the journal has, one transaction takes; then all of it enters the tables. More
+/// keeps more rows in memory, and makes those who wait meanwhile wait longer.
+const TRANSACTION_OPS: usize = 8192;
+const TRANSACTION_BYTES: usize = 8 << 20;
+
+/// After so much quiet what is durable enters the tables. Nobody waits for it then.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// After so much quiet the tables are synced, and nothing depends on the journal any more.
 const QUIET: Duration = Duration::from_secs(1);
@@ -124,7 +134,7 @@ impl<E: Engine> Writer<E> {
         match self.shared.mode {
             WriterMode::Thread | WriterMode::Task(_) => self.shared.enqueue(job),
             WriterMode::Inline if lock(&self.shared.queue).closing => job.answer(Err(StoreError::Closed)),
-            WriterMode::Inline => self.shared.carry_out(vec![job], |_| ()),
+            WriterMode::Inline => self.shared.carry_out(vec![job], &mut |_, _| ()),
         }
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
     }
@@ -159,7 +169,7 @@ impl<E: Engine> Writer<E> {
     {
         let shared = self.shared.clone();
         if shared.mode != WriterMode::Thread {
-            let answer = shared.file.read(look);
+            let answer = shared.read(look);
             return Box::pin(async move { answer });
         }
         Box::pin(async move {
@@ -196,10 +206,25 @@ impl<E: Engine> Drop for Writer<E> {
 /// What the writer does next.
 enum Next {
     Requests,
+    /// What is durable enters the tables.
+    Settle,
     /// Nothing came for a while, and the tables are not synced.
     Checkpoint,
     /// There will be no more requests.
     End,
+}
+
+/// Waits for the next group, which stays empty if the transaction is to end: one that has something to settle, or not.
+type Wait<'a, E> = dyn FnMut(bool, &mut Vec<Job<E>>) + 'a;
+
+/// How the work in a transaction ended.
+enum Served<A> {
+    /// All that was to be done is done, or the journal has it; it has entered the tables, or not.
+    Settle(Result<(), Fault>),
+    /// The last group has to be synced with the tables. Its answers.
+    Commit(Vec<Result<A, StoreError>>),
+    /// A reader met an error: with the file opened anew the group may be done.
+    Anew,
 }
 
 /// Why a group was not committed.
@@ -224,7 +249,12 @@ impl<E: Engine> Shared<E> {
 
     /// Reads. After an error the writer is called, who has the file even while it waits, to open that anew.
     fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
-        let read = self.file.read(look);
+        let call = || {
+            // It looks whether somebody waits while it holds this.
+            drop(lock(&self.queue));
+            self.call_writer();
+        };
+        let read = self.file.read_beside(call, look);
         if matches!(read, Err(StoreError::Unavailable(_))) {
             lock(&self.queue).reopen = true;
             self.call_writer();
@@ -252,45 +282,53 @@ impl<E: Engine> Shared<E> {
         self.room.notify_waiters();
     }
 
-    /// The writer's thread. While it waits, the next transaction is at hand, with its tables open: that takes as long as
+    /// The writer's thread. While it waits, a transaction is at hand, with its tables open: that takes as long as
     /// what a message changes.
     fn run(self: &Arc<Self>) {
         let mut busy = false;
         loop {
             let mut next = Next::Requests;
-            self.carry_out(Vec::new(), |group| {
-                next = self.next_group(busy, group);
+            self.carry_out(Vec::new(), &mut |ahead, group| {
+                next = self.next_group(busy, ahead, group);
                 busy = group.len() >= BUSY_REQUESTS;
             });
             match next {
-                Next::Requests => {}
+                Next::Requests | Next::Settle => {}
                 Next::Checkpoint => self.sync_tables(),
                 Next::End => return self.finish(),
             }
         }
     }
 
-    /// Waits for the next group, which is empty if something else is to be done.
-    fn next_group(&self, busy: bool, group: &mut Vec<Job<E>>) -> Next {
+    /// Waits for the next group, which is empty if something else is to be done. `ahead` is true if not all that is
+    /// durable is in the tables.
+    fn next_group(&self, busy: bool, ahead: bool, group: &mut Vec<Job<E>>) -> Next {
         let queue = lock(&self.queue);
         let idle = queue.is_idle();
-        let mut queue = self.wait_a_little(queue);
-        while queue.is_idle() {
+        let mut queue = self.wait_a_little(queue, ahead);
+        while queue.is_idle() || (ahead && self.file.is_awaited()) {
             if std::mem::take(&mut queue.reopen) {
                 return Next::Requests;
             }
-            if !self.file.is_logged() {
-                queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            if ahead && self.file.is_awaited() {
+                return Next::Settle;
             }
-            let waited = self.filled.wait_timeout(queue, QUIET).unwrap_or_else(PoisonError::into_inner);
+            let (patience, next) = match ahead {
+                true => (PAUSE, Next::Settle),
+                false if self.file.is_logged() => (QUIET, Next::Checkpoint),
+                false => {
+                    queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+            };
+            let waited = self.filled.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner);
             queue = waited.0;
             if waited.1.timed_out() && queue.is_idle() {
-                return Next::Checkpoint;
+                return next;
             }
         }
         if idle && queue.is_patient() {
-            queue = self.wait_a_little(queue);
+            queue = self.wait_a_little(queue, ahead);
         }
         if busy {
             queue = self.gather(queue);
@@ -306,9 +344,9 @@ impl<E: Engine> Shared<E> {
     }
 
     /// Waits for something that has no patience.
-    fn wait_a_little<'a>(&self, mut queue: MutexGuard<'a, Queue<E>>) -> MutexGuard<'a, Queue<E>> {
+    fn wait_a_little<'a>(&self, mut queue: MutexGuard<'a, Queue<E>>, ahead: bool) -> MutexGuard<'a, Queue<E>> {
         queue.looks_soon = true;
-        let waits = |queue: &mut Queue<E>| queue.is_patient() && !queue.reopen;
+        let waits = |queue: &mut Queue<E>| queue.is_patient() && !queue.reopen && !(ahead && self.file.is_awaited());
         let waited = self.filled.wait_timeout_while(queue, PATIENCE, waits);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         queue.looks_soon = false;
@@ -349,7 +387,7 @@ impl<E: Engine> Shared<E> {
                 return self.finish();
             }
             self.room.notify_waiters();
-            self.carry_out(group, |_| ());
+            self.carry_out(group, &mut |_, _| ());
         }
     }
 
@@ -360,51 +398,56 @@ impl<E: Engine> Shared<E> {
         self.room.notify_waiters();
     }
 
-    /// Does a group, which may be waited for when its transaction is at hand, and begins what the engine wants to be
-    /// read.
-    fn carry_out(self: &Arc<Self>, group: Vec<Job<E>>, wait: impl FnOnce(&mut Vec<Job<E>>)) {
+    /// Does a group, and those that `wait` brings, in one transaction.
+    fn carry_out(self: &Arc<Self>, group: Vec<Job<E>>, wait: &mut Wait<'_, E>) {
         let mut engine = lock(&self.engine);
         self.answer_all(&mut engine, group, wait);
-        let Some(look) = engine.beside() else { return };
-        drop(engine);
-        let shared = self.clone();
-        let read = move || {
-            if let Err(error) = shared.file.read(look) {
-                tracing::warn!(%error, "the store could not be read beside its writer");
-            }
-        };
-        match self.mode {
-            WriterMode::Inline | WriterMode::Task(_) => read(),
-            WriterMode::Thread => {
-                // A thread of its own: it may take seconds, and the runtime may be gone.
-                let begun = std::thread::Builder::new().name("store-look".to_owned()).spawn(read);
-                if let Err(error) = begun {
-                    tracing::warn!(%error, "there is no thread to read the store beside its writer");
-                }
-            }
+        if self.mode != WriterMode::Thread
+            && let Some(look) = engine.beside()
+        {
+            drop(engine);
+            self.look(look);
         }
     }
 
-    /// Does a group in one transaction and answers all of it. A request that meets a corrupt row is answered
-    /// alone, and the others are done again without it.
-    fn answer_all(&self, engine: &mut E, mut group: Vec<Job<E>>, wait: impl FnOnce(&mut Vec<Job<E>>)) {
-        let mut wait = Some(wait);
+    fn look(&self, look: Box<Beside>) {
+        if let Err(error) = self.read(look) {
+            tracing::warn!(%error, "the store could not be read beside its writer");
+        }
+    }
+
+    /// Begins what the engine wants to be read, on a thread of its own: it may take seconds, and the runtime may be gone.
+    fn look_beside(self: &Arc<Self>, engine: &mut E) {
+        if self.mode != WriterMode::Thread {
+            return;
+        }
+        let Some(look) = engine.beside() else { return };
+        let shared = self.clone();
+        let begun = std::thread::Builder::new().name("store-look".to_owned()).spawn(move || shared.look(look));
+        if let Err(error) = begun {
+            tracing::warn!(%error, "there is no thread to read the store beside its writer");
+        }
+    }
+
+    /// Does a group and those that follow, and answers all of them. A request that meets a corrupt row is answered
+    /// alone, and the others of its group are done again without it.
+    fn answer_all(self: &Arc<Self>, engine: &mut E, mut group: Vec<Job<E>>, wait: &mut Wait<'_, E>) {
         loop {
-            let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(engine, &mut group, &mut wait)));
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(engine, &mut group, wait)));
             let spoiled =
                 match attempt.unwrap_or_else(|_| Err(Spoiled::Group(self.file.condemn("the writer met a bug")))) {
                     Ok(()) => return,
                     Err(spoiled) => spoiled,
                 };
             engine.aborted();
-            match (wait.take(), spoiled) {
+            match spoiled {
                 // Nobody had asked for anything yet, and for whoever comes it is tried again.
-                (Some(wait), _) if group.is_empty() => wait(&mut group),
-                (_, Spoiled::Request(at, error)) => {
+                _ if group.is_empty() => wait(false, &mut group),
+                Spoiled::Request(at, error) => {
                     tracing::error!(%error, "a row of the store is damaged");
                     group.remove(at).answer(Err(error));
                 }
-                (_, Spoiled::Group(error)) => {
+                Spoiled::Group(error) => {
                     engine.failed();
                     tracing::error!(%error, requests = group.len(), "the store could not write");
                     group.drain(..).for_each(|job| job.answer(Err(error.clone())));
@@ -416,57 +459,81 @@ impl<E: Engine> Shared<E> {
         }
     }
 
-    /// Does a group in one transaction, and answers it as soon as it is durable: where the journal has it, that is before
-    /// it is in the tables.
+    /// Does groups in one transaction.
     fn attempt(
-        &self,
+        self: &Arc<Self>,
         engine: &mut E,
         group: &mut Vec<Job<E>>,
-        wait: &mut Option<impl FnOnce(&mut Vec<Job<E>>)>,
+        wait: &mut Wait<'_, E>,
     ) -> Result<(), Spoiled> {
-        let mut writing = self.file.write().map_err(Spoiled::Group)?;
-        let (transaction, mut pen) = writing.parts();
-        let mut work = engine.begin(transaction).map_err(|fault| Spoiled::Group(pen.report(fault)))?;
-        wait.take().into_iter().for_each(|wait| wait(group));
-        if group.is_empty() {
-            drop(work);
-            return writing.abort().map_err(Spoiled::Group);
-        }
-        if self.file.is_broken() {
-            // A reader met an error while the transaction was at hand: with the file opened anew it may be done.
-            drop(work);
-            drop(writing);
-            return self.attempt(engine, group, wait);
-        }
-        engine.start(&mut work);
-        let spoiled = |at, fault| match fault {
-            Fault::Corrupt(what) => Spoiled::Request(at, StoreError::Unavailable(what)),
-            fault => Spoiled::Group(pen.report(fault)),
-        };
-        let mut answers = Vec::with_capacity(group.len());
-        for (at, job) in group.iter().enumerate() {
-            match engine.apply(&mut work, &job.request) {
-                Ok(answer) => answers.push(Ok(answer)),
-                Err(Fault::Refused(error)) => answers.push(Err(error)),
-                Err(fault) => return Err(spoiled(at, fault)),
+        loop {
+            let mut writing = self.file.write().map_err(Spoiled::Group)?;
+            match self.serve(engine, &mut writing, group, wait) {
+                Ok(Served::Settle(written)) => writing.settle(written),
+                Ok(Served::Commit(answers)) => {
+                    writing.commit().map_err(Spoiled::Group)?;
+                    Self::answer(engine, group, answers);
+                }
+                Ok(Served::Anew) => continue,
+                Err(spoiled) => {
+                    writing.undo();
+                    return Err(spoiled);
+                }
             }
-        }
-        let changes = engine.finish(&mut work).map_err(|fault| spoiled(0, fault))?;
-        let entered = match &changes {
-            Changes::Logged(record) => pen.enter(&mut record.borrow_mut()).map_err(Spoiled::Group)?,
-            Changes::None | Changes::Some => false,
-        };
-        if entered {
-            Self::answer(engine, group, answers);
-            let written = engine.write(work);
-            writing.settle(written);
             return Ok(());
         }
-        engine.write(work).map_err(|fault| Spoiled::Group(pen.report(fault)))?;
-        // Questions alone cost no sync.
-        if matches!(changes, Changes::None) { writing.abort() } else { writing.commit() }.map_err(Spoiled::Group)?;
-        Self::answer(engine, group, answers);
-        Ok(())
+    }
+
+    /// Does groups until their transaction is to end. Each is answered as soon as it is durable: where the journal has it,
+    /// that is before it is in the tables.
+    fn serve(
+        self: &Arc<Self>,
+        engine: &mut E,
+        writing: &mut Writing<'_>,
+        group: &mut Vec<Job<E>>,
+        wait: &mut Wait<'_, E>,
+    ) -> Result<Served<E::Answer>, Spoiled> {
+        let (transaction, mut pen) = writing.parts();
+        let mut work = engine.begin(transaction).map_err(|fault| Spoiled::Group(pen.report(fault)))?;
+        let mut ops = 0;
+        while ops < TRANSACTION_OPS && pen.entered_bytes().unwrap_or(0) < TRANSACTION_BYTES {
+            if group.is_empty() {
+                wait(pen.entered_bytes().is_some(), group);
+            }
+            if group.is_empty() {
+                break;
+            }
+            if self.file.is_broken() {
+                return Ok(Served::Anew);
+            }
+            ops += group.iter().map(Job::ops).sum::<usize>();
+            engine.start(&mut work);
+            let spoiled = |at, fault| match fault {
+                Fault::Corrupt(what) => Spoiled::Request(at, StoreError::Unavailable(what)),
+                fault => Spoiled::Group(pen.report(fault)),
+            };
+            let mut answers = Vec::with_capacity(group.len());
+            for (at, job) in group.iter().enumerate() {
+                match engine.apply(&mut work, &job.request) {
+                    Ok(answer) => answers.push(Ok(answer)),
+                    Err(Fault::Refused(error)) => answers.push(Err(error)),
+                    Err(fault) => return Err(spoiled(at, fault)),
+                }
+            }
+            let durable = match engine.finish(&mut work).map_err(|fault| spoiled(0, fault))? {
+                // Questions alone cost no sync.
+                Changes::None => true,
+                Changes::Logged(record) => pen.enter(&mut record.borrow_mut()).map_err(Spoiled::Group)?,
+                Changes::Some => false,
+            };
+            if !durable {
+                engine.write(&mut work).map_err(|fault| Spoiled::Group(pen.report(fault)))?;
+                return Ok(Served::Commit(answers));
+            }
+            Self::answer(engine, group, answers);
+            self.look_beside(engine);
+        }
+        Ok(Served::Settle(if pen.entered_bytes().is_some() { engine.write(&mut work) } else { Ok(()) }))
     }
 
     fn answer(engine: &mut E, group: &mut Vec<Job<E>>, answers: Vec<Result<E::Answer, StoreError>>) {

@@ -23,6 +23,8 @@ pub(crate) enum Hesitation {
     Links,
     /// To open a session: for ever.
     Sessions,
+    /// To say that what a recipient answered is durable.
+    Answers,
 }
 
 /// See the head of this file.
@@ -59,7 +61,15 @@ impl RelayStore for Hesitant {
         if self.about == Hesitation::Sessions && batch.iter().any(|op| matches!(op, Op::Open { .. })) {
             return Box::pin(std::future::pending());
         }
-        self.store.submit(fence, batch)
+        let hesitates = self.about == Hesitation::Answers && batch.iter().any(|op| matches!(op, Op::Settle { .. }));
+        let reply = self.store.submit(fence, batch);
+        if !hesitates {
+            return reply;
+        }
+        Box::pin(async move {
+            tokio::time::sleep(HESITATION).await;
+            reply.await
+        })
     }
 
     fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -12,6 +12,7 @@ use super::rows::Rows;
 use super::schema::{
     Count, Counters, LaneAt, LinkRow, MailboxRow, MessageRow, Number, PairAt, PeerRow, Single, expiry_at,
 };
+use super::size::Counts;
 use super::work::Work;
 use crate::delivery::admission::{Arrival, Decision, Room, decide};
 use crate::id::PeerId;
@@ -56,7 +57,7 @@ struct Side<'a, 't> {
     counters: &'a Counters,
     peers: &'a mut Rows<'t, Number, PeerRow>,
     mailboxes: &'a mut Rows<'t, Number, MailboxRow>,
-    counts: &'a mut Rows<'t, (Number, Number), Count>,
+    counts: &'a mut Counts<'t>,
     pairs: &'a mut Rows<'t, PairAt, Single>,
     links: &'a mut Rows<'t, Number, LinkRow>,
     access: &'a mut Rows<'t, [u8; 32], Single>,
@@ -91,7 +92,7 @@ impl Side<'_, '_> {
     /// What waits there from this sender.
     fn waiting(&mut self, numbers: Numbers) -> Result<Count, Fault> {
         let (Some(mailbox), Some(sender)) = (numbers.mailbox, numbers.sender) else { return Ok(Count::default()) };
-        Ok(self.counts.get((mailbox, sender))?.copied().unwrap_or_default())
+        Ok(self.counts.get((mailbox, sender))?.unwrap_or_default())
     }
 
     /// What one sender may have of so much.
@@ -305,9 +306,7 @@ impl RelayEngine {
         mailbox.last_seq = seq;
         mailbox.messages += 1;
         mailbox.bytes += bytes;
-        let count = work.counts.change_or((mailbox_number, sender), Count::default)?;
-        count.messages += 1;
-        count.bytes += bytes;
+        work.counts.add((mailbox_number, sender), bytes)?;
 
         let expires = now + append.ttl;
         let row = MessageRow {
@@ -319,11 +318,9 @@ impl RelayEngine {
             expires: expires.0,
             signature: append.signature,
         };
-        self.scratch.clear();
-        row.encode(&mut self.scratch);
-        work.messages.insert_pieces((mailbox_number, seq), &self.scratch, append.envelope.bytes());
         blocks::add(&mut work.by_sender, (mailbox_number, sender, block_of(seq)), seq)?;
         blocks::add(&mut work.expiry, expiry_at(row.ends(), mailbox_number, seq), seq)?;
+        work.messages.insert((mailbox_number, seq), row, append.envelope.clone());
         let (envelope, signature) = (append.envelope.clone(), append.signature);
         work.news.push((owner, Arc::new(Stored { seq, submitter, envelope, signature, expires })));
         Ok(())

@@ -72,7 +72,6 @@ pub(super) struct RelayEngine {
     pub(super) began: BTreeMap<(PeerId, u64), u64>,
     pub(super) ended: Vec<((PeerId, u64), u64)>,
     pub(super) news: Vec<(PeerId, Arc<Stored>)>,
-    pub(super) scratch: Vec<u8>,
     /// When the transaction at work began, if it changes anything, and what it will have counted.
     pub(super) begun: Option<Moment>,
     pub(super) counting: Counting,
@@ -93,6 +92,7 @@ impl Engine for RelayEngine {
     fn start(&mut self, work: &mut Work<'_>) {
         work.limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
         work.now = self.clock.date();
+        work.probed = false;
         self.space.measure(work.limits.min_free_bytes);
         self.begun = Some(self.clock.now());
         for (at, entry) in self.withheld.drain(..) {
@@ -136,7 +136,7 @@ impl Engine for RelayEngine {
         Ok(changes)
     }
 
-    fn write(&mut self, mut work: Work<'_>) -> Result<(), Fault> {
+    fn write(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
         work.write()
     }
 
@@ -255,7 +255,7 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
     work.keep_mailbox(mailbox)?;
     work.seen.put(mailbox, DateRow { ms: work.now.0 });
     let address = remote.to_string();
-    let replaces = work.sessions.written()?.get((mailbox, fence.device))?.is_some();
+    let replaces = work.sessions.contains((mailbox, fence.device))?;
     work.sessions.insert((mailbox, fence.device), address.as_str());
     let row = work.mailboxes.change_or(mailbox, MailboxRow::default)?;
     if replaces {
@@ -268,7 +268,7 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
     let whole = *row;
     work.fences.insert((fence.peer, fence.device), fence.epoch);
     work.flush()?;
-    let counts = (work.by_size.written()?, work.counts.written()?);
+    let counts = work.counts.written()?;
     let status = mailbox_status(mailbox, &whole, work.messages.written()?, counts, work.peers.written()?)?;
     Ok(Done::Opened { watermark, status })
 }
@@ -276,7 +276,7 @@ fn open(work: &mut Work<'_>, fence: &Fence, remote: &SocketAddr) -> Result<Done,
 fn end(work: &mut Work<'_>, fence: &Fence, handed_out: u64) -> Result<Done, Fault> {
     work.ended.push(((fence.peer, fence.device), fence.epoch));
     let Some(mailbox) = work.number(fence.peer)? else { return Ok(Done::Done) };
-    let was_open = work.sessions.written()?.get((mailbox, fence.device))?.is_some();
+    let was_open = work.sessions.contains((mailbox, fence.device))?;
     work.sessions.remove((mailbox, fence.device));
     if let Some(row) = work.mailboxes.change(mailbox)? {
         row.mark = row.mark.max(handed_out.min(row.last_seq));
@@ -330,9 +330,9 @@ pub(super) fn take_interrupted(
     let (found, has_all_tables) = opened.map_err(|fault| writing.report(fault))?;
     // A file from before some table was thought of gets it here.
     if found.is_empty() && has_all_tables {
-        writing.abort()?
+        writing.undo();
     } else {
-        writing.commit()?
+        writing.commit()?;
     }
     Ok(found.into_iter().flatten().collect())
 }

@@ -5,14 +5,16 @@
 //! ```
 //!
 //! Entries say what a row is, not how it came about: so it does no harm to carry them out twice, and no rule of the relay
-//! has to give the same answer again. What reads a table has to see what was changed before: it goes through
-//! [`Logged::written`].
+//! has to give the same answer again. What the journal has may wait for many groups, so that a row that changes with each
+//! of them enters its table once, and one that comes and goes never does. What reads a table has to see what was changed
+//! before: it goes through [`Logged::written`], and the like of the others that keep rows.
 
 use std::cell::RefCell;
-use std::ops::{Range, RangeInclusive};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use redb::{Key, StorageError, Table, TableDefinition, Value, WriteTransaction};
+use redb::{Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use super::super::fault::Fault;
 use super::super::file::Record;
@@ -23,32 +25,8 @@ use crate::delivery::compact::{Reader, put_bytes, put_number};
 const REMOVED: u8 = 0;
 const PUT: u8 = 1;
 
-/// What a transaction has changed so far. Clones are the same.
+/// What a group has changed so far. Clones are the same.
 pub(super) type Log = Rc<RefCell<Record>>;
-
-/// Where in the log a key and its value lie; no value if the row is removed.
-#[derive(Debug)]
-struct Entry {
-    key: Range<usize>,
-    value: Option<Range<usize>>,
-}
-
-/// Writes an entry down; the value may be in pieces.
-fn note(log: &Log, place: u8, key: &[u8], value: Option<[&[u8]; 2]>) -> Entry {
-    let mut record = log.borrow_mut();
-    let bytes = record.bytes_mut();
-    bytes.extend_from_slice(&[place, if value.is_some() { PUT } else { REMOVED }]);
-    put_bytes(bytes, key);
-    let key = bytes.len() - key.len()..bytes.len();
-    let value = value.map(|[head, rest]| {
-        let length = head.len() + rest.len();
-        put_number(bytes, length as u64);
-        bytes.extend_from_slice(head);
-        bytes.extend_from_slice(rest);
-        bytes.len() - length..bytes.len()
-    });
-    Entry { key, value }
-}
 
 macro_rules! places {
     ($($table:ident),*) => {
@@ -61,83 +39,114 @@ macro_rules! places {
 }
 each_table!(places);
 
-/// A table that is open for writing.
-pub(super) struct Logged<'t, K: Key + 'static, V: Value + 'static> {
+/// A table that is open for writing, and the log of what changes in it.
+pub(super) struct LoggedTable<'t, K: Plain, V: Value + 'static> {
     table: Table<'t, K, V>,
     place: u8,
     log: Log,
-    /// What is in the log and not in the table.
-    waiting: Vec<Entry>,
 }
 
-impl<'t, K: Key + 'static, V: Value + 'static> Logged<'t, K, V> {
+impl<'t, K: Plain, V: Value + 'static> LoggedTable<'t, K, V> {
     pub(super) fn open(
         transaction: &'t WriteTransaction,
         definition: TableDefinition<'_, K, V>,
         place: Place,
         log: &Log,
     ) -> Result<Self, Fault> {
-        let table = transaction.open_table(definition)?;
-        Ok(Self { table, place: place as u8, log: log.clone(), waiting: Vec::new() })
+        Ok(Self { table: transaction.open_table(definition)?, place: place as u8, log: log.clone() })
     }
 
-    /// The table, with all that was changed.
-    pub(super) fn written(&mut self) -> Result<&Table<'t, K, V>, Fault> {
-        self.write()?;
-        Ok(&self.table)
-    }
-
-    /// The table as it was when the rows in question were last read: for who knows that none of them waits.
-    pub(super) const fn as_it_is(&self) -> &Table<'t, K, V> {
+    /// The table, without what has only been noted.
+    pub(super) const fn table(&self) -> &Table<'t, K, V> {
         &self.table
     }
 
-    /// Brings into the table what is in the log.
-    pub(super) fn write(&mut self) -> Result<(), Fault> {
-        let Self { table, log, waiting, .. } = self;
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let mut record = log.borrow_mut();
+    /// Writes down that a row was put, whose value may be in pieces, or taken out.
+    pub(super) fn note(&self, key: K, value: Option<[&[u8]; 2]>) {
+        let mut record = self.log.borrow_mut();
         let bytes = record.bytes_mut();
-        let part = |range: Range<usize>| bytes.get(range).unwrap_or_default();
-        waiting.drain(..).try_for_each(|Entry { key, value }| put(table, part(key), value.map(part)))
+        bytes.extend_from_slice(&[self.place, if value.is_some() { PUT } else { REMOVED }]);
+        put_bytes(bytes, K::as_bytes(&key).as_ref());
+        if let Some(pieces) = value {
+            put_number(bytes, pieces.iter().map(|piece| piece.len() as u64).sum());
+            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
+        }
     }
 
-    /// Puts a row.
-    pub(super) fn insert(&mut self, key: K::SelfType<'_>, value: V::SelfType<'_>) {
-        let value = V::as_bytes(&value);
-        self.waiting.push(note(&self.log, self.place, K::as_bytes(&key).as_ref(), Some([value.as_ref(), &[]])));
-    }
-
-    /// Takes a row out.
-    pub(super) fn remove(&mut self, key: K::SelfType<'_>) {
-        self.waiting.push(note(&self.log, self.place, K::as_bytes(&key).as_ref(), None));
+    /// Brings into the table what was noted of a row.
+    pub(super) fn enter(&mut self, key: K, value: Option<&[u8]>) -> Result<(), Fault> {
+        match value {
+            Some(value) => drop(self.table.insert(key, V::from_bytes(value))?),
+            None => drop(self.table.remove(key)?),
+        }
+        Ok(())
     }
 }
 
-impl<K: Plain> Logged<'_, K, &'static [u8]> {
-    /// Puts a row whose value is in two pieces.
-    pub(super) fn insert_pieces(&mut self, key: K, head: &[u8], rest: &[u8]) {
-        self.waiting.push(note(&self.log, self.place, K::as_bytes(&key).as_ref(), Some([head, rest])));
-    }
-
-    /// Takes those rows of a range out that are not to be kept.
+impl<K: Plain> LoggedTable<'_, K, &'static [u8]> {
+    /// Takes those rows of a range out of the table that are not to be kept, and writes that down.
     pub(super) fn retain_in(
         &mut self,
         range: RangeInclusive<K>,
         mut keep: impl FnMut(K, &[u8]) -> bool,
     ) -> Result<(), Fault> {
-        self.write()?;
-        let Self { table, place, log, .. } = self;
-        let retained: Result<(), StorageError> = table.retain_in(range, |key, value| {
+        let mut gone = Vec::new();
+        self.table.retain_in(range, |key, value| {
             let kept = keep(key, value);
             if !kept {
-                note(log, *place, K::as_bytes(&key).as_ref(), None);
+                gone.push(key);
             }
             kept
-        });
-        Ok(retained?)
+        })?;
+        gone.into_iter().for_each(|key| self.note(key, None));
+        Ok(())
+    }
+}
+
+/// A table, and those of its rows that were changed and have not entered it.
+pub(super) struct Logged<'t, K: Plain, V: Value + 'static> {
+    table: LoggedTable<'t, K, V>,
+    waiting: BTreeMap<K, Option<Vec<u8>>>,
+}
+
+impl<'t, K: Plain, V: Value + 'static> Logged<'t, K, V> {
+    pub(super) const fn new(table: LoggedTable<'t, K, V>) -> Self {
+        Self { table, waiting: BTreeMap::new() }
+    }
+
+    /// The table, with all that was changed.
+    pub(super) fn written(&mut self) -> Result<&Table<'t, K, V>, Fault> {
+        self.write()?;
+        Ok(self.table.table())
+    }
+
+    /// Brings into the table what was changed.
+    pub(super) fn write(&mut self) -> Result<(), Fault> {
+        while let Some((key, value)) = self.waiting.pop_first() {
+            self.table.enter(key, value.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is such a row.
+    pub(super) fn contains(&self, key: K) -> Result<bool, Fault> {
+        match self.waiting.get(&key) {
+            Some(value) => Ok(value.is_some()),
+            None => Ok(self.table.table().get(key)?.is_some()),
+        }
+    }
+
+    /// Puts a row.
+    pub(super) fn insert(&mut self, key: K, value: V::SelfType<'_>) {
+        let value = V::as_bytes(&value);
+        self.table.note(key, Some([value.as_ref(), &[]]));
+        self.waiting.insert(key, Some(value.as_ref().to_vec()));
+    }
+
+    /// Takes a row out.
+    pub(super) fn remove(&mut self, key: K) {
+        self.table.note(key, None);
+        self.waiting.insert(key, None);
     }
 }
 
@@ -215,18 +224,22 @@ mod tests {
         let (did, log) = (database(), Log::default());
         let transaction = did.begin_write().unwrap();
         {
-            let mut messages = Logged::open(&transaction, MESSAGES, Place::MESSAGES, &log).unwrap();
-            let mut rest = Logged::open(&transaction, REST, Place::REST, &log).unwrap();
+            let open = LoggedTable::open(&transaction, MESSAGES, Place::MESSAGES, &log).unwrap();
+            let mut messages = Logged::new(open);
+            let mut rest = Logged::new(LoggedTable::open(&transaction, REST, Place::REST, &log).unwrap());
             for seq in 1..=6 {
-                messages.insert_pieces((7, seq), b"head", &[seq as u8; 3]);
+                messages.insert((7, seq), [&b"head"[..], &[seq as u8; 3]].concat().as_slice());
                 rest.insert((seq, 1, 1, 1, 1), ());
             }
             messages.insert((7, 6), b"another".as_slice());
             messages.remove((7, 1));
             rest.remove((1, 1, 1, 1, 1));
-            // Who reads sees what was changed before.
+            // Who looks sees what was changed before.
+            assert!(messages.contains((7, 2)).unwrap() && !messages.contains((7, 1)).unwrap());
             assert_eq!(messages.written().unwrap().len().unwrap(), 5);
-            messages.retain_in((7, 2)..=(7, 5), |(_, seq), value| seq == 3 && value == b"head\x03\x03\x03").unwrap();
+            assert!(messages.contains((7, 2)).unwrap() && !messages.contains((7, 1)).unwrap());
+            let keep = |(_, seq): (u32, u64), value: &[u8]| seq == 3 && value == b"head\x03\x03\x03";
+            messages.table.retain_in((7, 2)..=(7, 5), keep).unwrap();
             messages.insert((7, 2), b"again".as_slice());
             messages.write().unwrap();
             rest.write().unwrap();
@@ -236,8 +249,7 @@ mod tests {
         let replayed = database();
         for _ in 0..2 {
             let transaction = replayed.begin_write().unwrap();
-            replay(&transaction, log.borrow_mut().bytes_mut().get(super::super::super::journal::HEAD_BYTES..).unwrap())
-                .unwrap();
+            replay(&transaction, log.borrow().content()).unwrap();
             transaction.commit().unwrap();
             assert_eq!(shown(&replayed), shown(&did));
         }

@@ -21,6 +21,7 @@ mod engine;
 mod expire;
 mod fences;
 mod logged;
+mod messages;
 mod peers;
 mod policy;
 mod read;
@@ -160,7 +161,6 @@ impl RedbRelayStore {
             began: BTreeMap::new(),
             ended: Vec::new(),
             news: Vec::new(),
-            scratch: Vec::new(),
             withheld: Vec::new(),
         };
         let writer = Writer::start(file, engine, writer, "relay-store").map_err(failed)?;

@@ -1,11 +1,13 @@
-//! Rows kept in memory within one transaction: loaded once, written down once, in the order of their keys.
+//! Rows kept in memory within one transaction: loaded once, written down for the journal with each group that changes
+//! them, and into their table once, in the order of their keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use redb::{Key, ReadableTable, Table};
 
 use super::super::fault::Fault;
-use super::logged::Logged;
+use super::logged::LoggedTable;
 use super::schema::Row;
 use crate::delivery::Damaged;
 
@@ -25,99 +27,117 @@ struct Entry<R> {
     dirty: bool,
 }
 
+impl<R> Entry<R> {
+    /// Notes in `dirty` that the row is being changed.
+    fn soil<K>(&mut self, key: K, dirty: &mut Vec<K>) {
+        if !mem::replace(&mut self.dirty, true) {
+            dirty.push(key);
+        }
+    }
+}
+
 /// One table's rows.
 pub(super) struct Rows<'t, K: Plain, R> {
-    table: Logged<'t, K, &'static [u8]>,
+    table: LoggedTable<'t, K, &'static [u8]>,
     loaded: BTreeMap<K, Entry<R>>,
+    /// Changed, and not written down yet.
+    dirty: Vec<K>,
+    /// Written down, and not in the table.
+    waiting: BTreeSet<K>,
+    scratch: Vec<u8>,
 }
 
 impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
-    pub(super) const fn new(table: Logged<'t, K, &'static [u8]>) -> Self {
-        Self { table, loaded: BTreeMap::new() }
+    pub(super) const fn new(table: LoggedTable<'t, K, &'static [u8]>) -> Self {
+        Self { table, loaded: BTreeMap::new(), dirty: Vec::new(), waiting: BTreeSet::new(), scratch: Vec::new() }
     }
 
     /// The table, with all that was changed.
     pub(super) fn written(&mut self) -> Result<&Table<'t, K, &'static [u8]>, Fault> {
         self.flush();
-        self.table.written()
+        self.write()?;
+        Ok(self.table.table())
     }
 
-    /// Brings into the table what was flushed.
+    /// Brings into the table what was written down.
     pub(super) fn write(&mut self) -> Result<(), Fault> {
-        self.table.write()
+        while let Some(key) = self.waiting.pop_first() {
+            let value = Self::encode(&self.loaded, key, &mut self.scratch);
+            self.table.enter(key, value)?;
+        }
+        Ok(())
     }
 
-    fn entry(&mut self, key: K) -> Result<&mut Entry<R>, Fault> {
+    /// A loaded row as bytes, if there is one.
+    fn encode<'a>(loaded: &BTreeMap<K, Entry<R>>, key: K, bytes: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        let row = loaded.get(&key).and_then(|entry| entry.row.as_ref())?;
+        bytes.clear();
+        row.encode(bytes);
+        Some(bytes)
+    }
+
+    fn entry(&mut self, key: K) -> Result<(&mut Entry<R>, &mut Vec<K>), Fault> {
         use std::collections::btree_map::Entry::{Occupied, Vacant};
-        match self.loaded.entry(key) {
-            Occupied(entry) => Ok(entry.into_mut()),
+        let entry = match self.loaded.entry(key) {
+            Occupied(entry) => entry.into_mut(),
             Vacant(vacant) => {
                 // What was changed is among those that are loaded.
-                let row = self.table.as_it_is().get(key)?.map(|bytes| R::decode(bytes.value())).transpose()?;
-                Ok(vacant.insert(Entry { row, dirty: false }))
+                let row = self.table.table().get(key)?.map(|bytes| R::decode(bytes.value())).transpose()?;
+                vacant.insert(Entry { row, dirty: false })
             }
-        }
+        };
+        Ok((entry, &mut self.dirty))
     }
 
     pub(super) fn get(&mut self, key: K) -> Result<Option<&R>, Fault> {
-        Ok(self.entry(key)?.row.as_ref())
+        Ok(self.entry(key)?.0.row.as_ref())
     }
 
     /// The row, to be changed.
     pub(super) fn change(&mut self, key: K) -> Result<Option<&mut R>, Fault> {
-        let entry = self.entry(key)?;
-        entry.dirty |= entry.row.is_some();
+        let (entry, dirty) = self.entry(key)?;
+        if entry.row.is_some() {
+            entry.soil(key, dirty);
+        }
         Ok(entry.row.as_mut())
     }
 
     /// The row, made if there is none, to be changed.
     pub(super) fn change_or(&mut self, key: K, make: impl FnOnce() -> R) -> Result<&mut R, Fault> {
-        let entry = self.entry(key)?;
-        entry.dirty = true;
+        let (entry, dirty) = self.entry(key)?;
+        entry.soil(key, dirty);
         Ok(entry.row.get_or_insert_with(make))
     }
 
     pub(super) fn put(&mut self, key: K, row: R) {
-        self.loaded.insert(key, Entry { row: Some(row), dirty: true });
+        self.replace(key, Some(row));
     }
 
     pub(super) fn remove(&mut self, key: K) {
-        self.loaded.insert(key, Entry { row: None, dirty: true });
+        self.replace(key, None);
+    }
+
+    fn replace(&mut self, key: K, row: Option<R>) {
+        let entry = self.loaded.entry(key).or_insert(Entry { row: None, dirty: false });
+        entry.row = row;
+        entry.soil(key, &mut self.dirty);
     }
 
     /// Takes the rows that were changed, so that they are not written: for a deliberate defect.
     pub(super) fn withhold(&mut self) -> Vec<(K, R)> {
-        let changed = self.loaded.iter().filter(|(_, entry)| entry.dirty).map(|(key, _)| *key).collect::<Vec<_>>();
+        let changed = mem::take(&mut self.dirty);
         changed.into_iter().filter_map(|key| Some((key, self.loaded.remove(&key)?.row?))).collect()
     }
 
     /// Writes down what was changed.
     pub(super) fn flush(&mut self) {
-        let mut bytes = Vec::new();
-        for (key, entry) in self.loaded.iter_mut().filter(|(_, entry)| entry.dirty) {
-            match &entry.row {
-                Some(row) => {
-                    bytes.clear();
-                    row.encode(&mut bytes);
-                    self.table.insert(*key, bytes.as_slice());
-                }
-                None => self.table.remove(*key),
+        for key in self.dirty.drain(..) {
+            let value = Self::encode(&self.loaded, key, &mut self.scratch);
+            self.table.note(key, value.map(|value| [value, &[]]));
+            if let Some(entry) = self.loaded.get_mut(&key) {
+                entry.dirty = false;
             }
-            entry.dirty = false;
+            self.waiting.insert(key);
         }
-    }
-
-    /// The same, and tells of each row what it was when it was last flushed and what it is.
-    pub(super) fn flush_telling(
-        &mut self,
-        mut tell: impl FnMut(K, Option<&[u8]>, Option<&R>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        let table = self.table.written()?;
-        for (key, entry) in self.loaded.iter().filter(|(_, entry)| entry.dirty) {
-            let before = table.get(*key)?;
-            tell(*key, before.as_ref().map(|bytes| bytes.value()), entry.row.as_ref())?;
-        }
-        self.flush();
-        Ok(())
     }
 }

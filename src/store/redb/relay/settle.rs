@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::ReadableTable;
-
 use super::super::fault::Fault;
 use super::blocks::{self, Block, block_of};
+use super::messages::Leaving;
 use super::rows::Rows;
-use super::schema::{
-    Count, Counters, ExpiryAt, LaneAt, LaneEntry, MailboxRow, MessageRow, Number, SenderAt, expiry_at,
-};
+use super::schema::{Counters, ExpiryAt, LaneAt, LaneEntry, MailboxRow, MessageRow, Number, SenderAt, expiry_at};
+use super::size::Counts;
 use super::work::Work;
 use crate::delivery::lane::append;
 use crate::id::PeerId;
@@ -18,9 +16,6 @@ use crate::protocol::{Exception, Header, Outcome, RejectReason, Taken, Verdict};
 use crate::ranges::Ranges;
 use crate::store::{Counted, Settled};
 use crate::time::UnixMillis;
-
-/// `seq`s between two ranges that are walked over: a search costs about as much as so many steps.
-const WALKED: u64 = 16;
 
 /// Mailboxes of which it is remembered that their damage was told of.
 const REMEMBERED_DAMAGE: usize = 1024;
@@ -148,8 +143,7 @@ pub(super) fn resolve(
     settled.enter(work)
 }
 
-/// Takes out what is there of these `seq`s, each with its outcome. Ranges may be enormous, and many about nothing.
-/// A message whose rows are damaged stays as it is.
+/// Takes out what is there of these `seq`s, each with its outcome. A message whose rows are damaged stays as it is.
 pub(super) fn remove(
     work: &mut Work<'_>,
     damage: &mut Damage,
@@ -158,38 +152,15 @@ pub(super) fn remove(
     outcomes: &mut Outcomes,
     verdict: impl Fn(u64) -> Verdict,
 ) -> Result<(), Fault> {
-    let Some(highest) = wanted.last() else { return Ok(()) };
     let Work { now, messages, by_sender, expiry, mailboxes, counts, lanes, counters, counting, .. } = work;
     let now = *now;
     let mut books = Books { mailbox, now, by_sender, expiry, mailboxes, counts, lanes, counters, counting, outcomes };
-    let mut ranges = wanted.iter().peekable();
-    while let Some((low, mut high)) = ranges.next() {
-        // What is there next: ranges about nothing are passed over.
-        let there = messages.written()?.range((mailbox, low)..=(mailbox, highest))?.next().transpose()?;
-        let Some(there) = there.map(|(key, _)| key.value().1) else { return Ok(()) };
-        if there > high {
-            while ranges.next_if(|(_, to)| *to < there).is_some() {}
-            continue;
+    messages.take(mailbox, wanted, |seq, leaving| {
+        match leaving.and_then(|leaving| books.enter(seq, &leaving, &verdict)) {
+            Ok(()) => Ok(true),
+            Err(fault) => damage.pass_over(mailbox, seq, fault).map(|()| false),
         }
-        while let Some((_, to)) = ranges.next_if(|(from, _)| from - high <= WALKED) {
-            high = to;
-        }
-        let mut failed = Ok(());
-        messages.retain_in((mailbox, there)..=(mailbox, high), |(_, seq), content| {
-            if failed.is_err() || !wanted.contains(seq) {
-                return true;
-            }
-            match books.enter(seq, content, &verdict) {
-                Ok(()) => false,
-                Err(fault) => {
-                    failed = damage.pass_over(mailbox, seq, fault);
-                    true
-                }
-            }
-        })?;
-        failed?;
-    }
-    Ok(())
+    })
 }
 
 /// What else speaks of the messages that leave a mailbox.
@@ -199,7 +170,7 @@ struct Books<'a, 't> {
     by_sender: &'a mut Rows<'t, SenderAt, Block>,
     expiry: &'a mut Rows<'t, ExpiryAt, Block>,
     mailboxes: &'a mut Rows<'t, Number, MailboxRow>,
-    counts: &'a mut Rows<'t, (Number, Number), Count>,
+    counts: &'a mut Counts<'t>,
     lanes: &'a mut Rows<'t, LaneAt, LaneEntry>,
     counters: &'a mut Counters,
     counting: &'a mut Counting,
@@ -208,45 +179,31 @@ struct Books<'a, 't> {
 
 impl Books<'_, '_> {
     /// Enters that a message leaves. Where a row is damaged nothing has been changed: all are read before.
-    fn enter(&mut self, seq: u64, content: &[u8], verdict: impl Fn(u64) -> Verdict) -> Result<(), Fault> {
-        let mailbox = self.mailbox;
-        let (row, header, bytes) = read(content)?;
+    fn enter(&mut self, seq: u64, leaving: &Leaving, verdict: impl Fn(u64) -> Verdict) -> Result<(), Fault> {
+        let (mailbox, Leaving { row, header, bytes }) = (self.mailbox, leaving);
         let sent = (mailbox, row.sender, block_of(seq));
         let due = expiry_at(row.ends(), mailbox, seq);
         let at = row.lane(mailbox, header.lane.0);
         self.by_sender.get(sent)?;
         self.expiry.get(due)?;
-        let whole = self.mailboxes.change(mailbox)?;
-        let count = self.counts.change((mailbox, row.sender))?;
+        self.mailboxes.get(mailbox)?;
+        self.counts.get((mailbox, row.sender))?;
         self.lanes.get(at)?;
 
         blocks::take(self.by_sender, sent, seq)?;
         blocks::take(self.expiry, due, seq)?;
-        if let Some(whole) = whole {
+        if let Some(whole) = self.mailboxes.change(mailbox)? {
             whole.messages = whole.messages.saturating_sub(1);
-            whole.bytes = whole.bytes.saturating_sub(bytes);
+            whole.bytes = whole.bytes.saturating_sub(*bytes);
         }
         if row.recipient.is_some() {
             self.counters.forwarding = self.counters.forwarding.saturating_sub(1);
-            self.counters.forwarding_bytes = self.counters.forwarding_bytes.saturating_sub(bytes);
+            self.counters.forwarding_bytes = self.counters.forwarding_bytes.saturating_sub(*bytes);
         }
-        if let Some(count) = count {
-            count.messages = count.messages.saturating_sub(1);
-            count.bytes = count.bytes.saturating_sub(bytes);
-            if count.messages == 0 {
-                self.counts.remove((mailbox, row.sender));
-            }
-        }
+        self.counts.take((mailbox, row.sender), *bytes)?;
         let verdict = verdict(seq);
         self.counting.add(&verdict, UnixMillis(row.arrived), self.now);
-        self.outcomes.add(at, &row, &header, bytes, verdict);
+        self.outcomes.add(at, row, header, *bytes, verdict);
         Ok(())
     }
-}
-
-/// What has to be known of a message that leaves. Its body is of no interest any more: it is not copied.
-fn read(content: &[u8]) -> Result<(MessageRow, Header, u64), Fault> {
-    let (row, envelope) = MessageRow::decode(content)?;
-    let header = Header::parse(envelope).map_err(|error| Fault::corrupt(error.to_string()))?;
-    Ok((row, header, envelope.len() as u64))
 }

@@ -10,15 +10,16 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::super::fault::Fault;
 use super::blocks::Block;
-use super::logged::{Log, Logged, Place};
+use super::logged::{Log, Logged, LoggedTable, Place};
+use super::messages::Messages;
 use super::rows::Rows;
 use super::schema::{
-    ACCESS, BY_SENDER, BY_SIZE, CONTACTS, COUNTERS, COUNTS, ContactAt, Count, Counters, DateRow, EXPIRY, ExpiryAt,
+    ACCESS, BY_SENDER, BY_SIZE, CONTACTS, COUNTERS, COUNTS, ContactAt, Counters, DateRow, EXPIRY, ExpiryAt,
     INVITATIONS, InvitationRow, LANES, LINKS, LaneAt, LaneEntry, LinkRow, MAILBOXES, MESSAGES, MailboxRow, NUMBERS,
     Number, PAIRS, PEERS, POLICIES, PairAt, PeerRow, PolicyRow, REST, RestAt, Row, SEEN, SESSIONS, SenderAt, Single,
 };
 use super::settle::Counting;
-use super::size::{SizeAt, note};
+use super::size::Counts;
 use crate::delivery::lane::{LaneRow, TOUCH};
 use crate::id::{LaneKey, PeerId};
 use crate::store::{Forward, StoreLimits, Stored, outbox_key};
@@ -29,7 +30,7 @@ pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), Fault> {
     Work::open(transaction, Arc::default(), UnixMillis(0)).map(drop)
 }
 
-/// Hands to a macro the tables that are kept as rows, but for `counts`, whose changes are told to another table.
+/// Hands to a macro the tables that are kept as rows, but for that of the counts, which keeps another in step.
 macro_rules! each_rows {
     ($do:ident) => {
         $do!(
@@ -57,13 +58,12 @@ pub(super) struct Work<'t> {
     numbers: Rows<'t, [u8; 32], Single>,
     pub(super) peers: Rows<'t, Number, PeerRow>,
     pub(super) mailboxes: Rows<'t, Number, MailboxRow>,
-    pub(super) counts: Rows<'t, (Number, Number), Count>,
+    pub(super) counts: Counts<'t>,
     pub(super) lanes: Rows<'t, LaneAt, LaneEntry>,
     pub(super) pairs: Rows<'t, PairAt, Single>,
     pub(super) sessions: Logged<'t, (Number, u64), &'static str>,
-    pub(super) messages: Logged<'t, (Number, u64), &'static [u8]>,
+    pub(super) messages: Messages<'t>,
     pub(super) by_sender: Rows<'t, SenderAt, Block>,
-    pub(super) by_size: Logged<'t, SizeAt, ()>,
     pub(super) expiry: Rows<'t, ExpiryAt, Block>,
     pub(super) rest: Logged<'t, RestAt, ()>,
     pub(super) links: Rows<'t, Number, LinkRow>,
@@ -96,11 +96,11 @@ impl<'t> Work<'t> {
         let log = Log::default();
         macro_rules! open {
             ($table:ident) => {
-                Logged::open(transaction, $table, Place::$table, &log)?
+                LoggedTable::open(transaction, $table, Place::$table, &log)?
             };
         }
         let counters_table = open!(COUNTERS);
-        let counters = match counters_table.as_it_is().get(())? {
+        let counters = match counters_table.table().get(())? {
             Some(bytes) => Counters::decode(bytes.value())?,
             None => Counters::default(),
         };
@@ -110,22 +110,21 @@ impl<'t> Work<'t> {
             numbers: Rows::new(open!(NUMBERS)),
             peers: Rows::new(open!(PEERS)),
             mailboxes: Rows::new(open!(MAILBOXES)),
-            counts: Rows::new(open!(COUNTS)),
+            counts: Counts::new(Rows::new(open!(COUNTS)), Logged::new(open!(BY_SIZE))),
             lanes: Rows::new(open!(LANES)),
             pairs: Rows::new(open!(PAIRS)),
-            sessions: open!(SESSIONS),
-            messages: open!(MESSAGES),
+            sessions: Logged::new(open!(SESSIONS)),
+            messages: Messages::new(open!(MESSAGES)),
             by_sender: Rows::new(open!(BY_SENDER)),
-            by_size: open!(BY_SIZE),
             expiry: Rows::new(open!(EXPIRY)),
-            rest: open!(REST),
+            rest: Logged::new(open!(REST)),
             links: Rows::new(open!(LINKS)),
             seen: Rows::new(open!(SEEN)),
             policies: Rows::new(open!(POLICIES)),
             contacts: Rows::new(open!(CONTACTS)),
             access: Rows::new(open!(ACCESS)),
             invitations: Rows::new(open!(INVITATIONS)),
-            counters_table,
+            counters_table: Logged::new(counters_table),
             counters,
             counters_read: counters,
             probed: false,
@@ -139,11 +138,7 @@ impl<'t> Work<'t> {
 
     /// Writes down what is kept in memory.
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
-        let by_size = &mut self.by_size;
-        self.counts.flush_telling(|key, before, after| {
-            note(by_size, key, before.map(Count::decode).transpose()?, after.copied());
-            Ok(())
-        })?;
+        self.counts.flush()?;
         macro_rules! flush {
             ($($rows:ident),*) => { $(self.$rows.flush();)* };
         }
@@ -169,7 +164,7 @@ impl<'t> Work<'t> {
             ($($table:ident),*) => { $(self.$table.write()?;)* };
         }
         each_rows!(write);
-        write!(counts, sessions, messages, by_size, rest, counters_table);
+        write!(counts, sessions, messages, rest, counters_table);
         Ok(())
     }
 
