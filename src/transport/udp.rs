@@ -143,3 +143,90 @@ impl UdpPoller for Poller {
         Poll::Ready(waited)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use quinn::udp::BATCH_SIZE;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn loopback() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    }
+
+    /// Waits for datagrams; how many came.
+    async fn receive(udp: &Udp) -> usize {
+        let mut space = [[0; 64]; BATCH_SIZE];
+        let mut buffers = space.each_mut().map(|buffer| IoSliceMut::new(buffer));
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let received = poll_fn(|context| udp.poll_recv(context, &mut buffers, &mut metas));
+        tokio::time::timeout(10 * SECOND, received).await.expect("what was sent is received").unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_comes_just_after_a_read_is_received_though_nothing_follows_it() {
+        let (udp, sender) = (Udp::new(loopback()).unwrap(), loopback());
+        let to = udp.local_addr().unwrap();
+        for round in 0..20_000_u32 {
+            let sender = sender.try_clone().unwrap();
+            let sending = tokio::spawn(async move {
+                sender.send_to(b"one", to).unwrap();
+                for _ in 0..round % 499 {
+                    std::hint::spin_loop();
+                }
+                sender.send_to(b"two", to).unwrap();
+            });
+            let mut received = 0;
+            while received < 2 {
+                received += receive(&udp).await;
+            }
+            sending.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_received_however_much_it_is() {
+        let (udp, sender) = (Udp::new(loopback()).unwrap(), loopback());
+        for count in [1, BATCH_SIZE - 1, BATCH_SIZE, BATCH_SIZE + 1, 3 * BATCH_SIZE] {
+            for _ in 0..count {
+                sender.send_to(b"one", udp.local_addr().unwrap()).unwrap();
+            }
+            let mut received = 0;
+            while received < count {
+                received += receive(&udp).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_full_is_written_to_as_soon_as_the_kernel_says_that_there_is_room() {
+        let (udp, receiver) = (Udp::new(loopback()).unwrap(), loopback());
+        let transmit = Transmit {
+            destination: receiver.local_addr().unwrap(),
+            ecn: None,
+            contents: b"at last",
+            segment_size: None,
+            src_ip: None,
+        };
+        let mut pollers = [(); 2].map(|()| udp.clone().create_io_poller());
+        // Nothing on loopback waits in the socket that it was sent from, so this one is never full by itself.
+        udp.was_full().unwrap();
+        let error = udp.try_send(&transmit).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it has not been told of room yet");
+        for _ in 0..2 {
+            for poller in &mut pollers {
+                let room = poll_fn(|context| poller.as_mut().poll_writable(context));
+                tokio::time::timeout(10 * SECOND, room).await.expect("there is room").unwrap();
+                udp.try_send(&transmit).unwrap();
+                assert_eq!(receiver.recv(&mut [0; 64]).unwrap(), 7);
+            }
+        }
+    }
+}
