@@ -34,6 +34,8 @@ mod size;
 mod space;
 #[cfg(test)]
 mod speed_tests;
+#[cfg(test)]
+mod together_tests;
 mod work;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,130 @@
+//! The relay's store where many groups of requests share a transaction: whoever reads finds all that was answered, and so
+//! does whoever opens the store after a power cut, whatever became of the transaction.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use redb::{Database, ReadableTable as _};
+
+use super::super::backend::Backend;
+use super::super::disk::{Disk, Faults, Loss};
+use super::super::writer::WriterMode;
+use super::contract_tests::options;
+use super::disk_tests::{Traffic, all_of, begin, now};
+use super::schema::LANES;
+use super::{OpenOptions, RedbRelayStore};
+use crate::store::contract::{TestClock, fence, lane, message, peer};
+use crate::store::{Op, RelayStore, StoreError};
+
+/// With a journal that has room for all.
+fn open(backend: Backend) -> RedbRelayStore {
+    let options = options(backend, &TestClock::shared(), WriterMode::Thread);
+    RedbRelayStore::open(OpenOptions { journal_bytes: 16 << 20, ..options }).unwrap()
+}
+
+#[test]
+fn what_was_answered_is_there_after_a_power_cut_wherever_the_tables_were_by_then() {
+    for (seed, loss) in (0..60).flat_map(|seed| [Loss::All, Loss::Sectors, Loss::Nothing].map(|loss| (seed, loss))) {
+        let disk = Disk::new(seed);
+        let mut traffic = Traffic::new(seed);
+        for life in 0..3 {
+            let when = format!("life {life} of {seed}, {loss:?}");
+            let store = open(disk.backend());
+            traffic.check_in_doubt(&store, &when);
+            begin(&store);
+            let end = traffic.chance(60);
+            disk.set_faults(Faults { power_after: Some(end), ..Faults::default() });
+            while traffic.batch(&store).is_ok() {}
+            // It has no power to close anything with: this waits until its thread is gone.
+            now(store.close()).unwrap();
+            disk.power_on(loss);
+        }
+        traffic.check_in_doubt(&open(disk.backend()), "at the end");
+    }
+}
+
+#[test]
+fn an_error_of_the_disk_costs_the_batch_that_met_it_and_nothing_that_was_answered() {
+    for (at, reading) in (0..60).flat_map(|at| [(at, true), (at, false)]) {
+        let disk = Disk::new(at);
+        let store = open(disk.backend());
+        begin(&store);
+        let mut traffic = Traffic::new(at);
+        let (after, faults) = (Some(at), Faults::default());
+        disk.set_faults(if reading {
+            Faults { read_after: after, ..faults }
+        } else {
+            Faults { write_after: after, ..faults }
+        });
+        for _ in 0..20 {
+            assert!(!matches!(traffic.batch(&store), Err(StoreError::Fatal(_))));
+        }
+        disk.set_faults(Faults::default());
+        traffic.check(&store, "after an error");
+    }
+}
+
+#[test]
+fn a_request_that_meets_a_damaged_row_costs_nothing_of_those_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("relay.redb");
+    let append = |store: &RedbRelayStore, id, n| {
+        now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, id), n))])).map(drop)
+    };
+    let store = open(Backend::File(path.clone()));
+    begin(&store);
+    append(&store, 1, 1).unwrap();
+    append(&store, 2, 1).unwrap();
+    now(store.close()).unwrap();
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut lanes = transaction.open_table(LANES).unwrap();
+        let key = lanes.first().unwrap().unwrap().0.value();
+        lanes.insert(key, &[0xff; 3][..]).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(Backend::File(path));
+    for n in 2..=20 {
+        append(&store, 2, n).unwrap();
+        assert!(matches!(append(&store, 1, n), Err(StoreError::Unavailable(_))));
+    }
+    let there = now(store.page(all_of(2))).unwrap().messages;
+    let there: Vec<_> =
+        there.iter().map(|stored| stored.envelope.header()).map(|header| (header.lane.0, header.n)).collect();
+    let expected = [(1, 1)].into_iter().chain((1..=20).map(|n| (2, n)));
+    assert_eq!(there, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn who_reads_finds_what_was_answered_and_waits_for_few_of_those_who_write() {
+    let store = open(Disk::new(1).backend());
+    begin(&store);
+    let (written, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1.. {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                now(store.submit(fence(1, 1), vec![Op::Append(message(lane(1, 2, 1), n))])).unwrap();
+                written.store(n, Ordering::SeqCst);
+            }
+        });
+        while written.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let look = |_| {
+            let before = written.load(Ordering::SeqCst);
+            let found = now(store.status(peer(2), None)).unwrap().messages;
+            (before, found, written.load(Ordering::SeqCst))
+        };
+        let looks: Vec<_> = (0..50).map(look).collect();
+        over.store(true, Ordering::SeqCst);
+        for (before, found, after) in looks {
+            assert!(found >= before, "{found} of {before}");
+            // A transaction would take thousands.
+            assert!(after - before < 500, "{} were written meanwhile", after - before);
+        }
+    });
+}
