@@ -2,9 +2,9 @@
 //!
 //! The relay reaches its store through [`RelayStore`] alone, because other engines than the embedded one are
 //! meant to come beside it. Writes are batches of [`Op`]s; all sessions' batches meet in one writer, which
-//! gathers them into one transaction, syncs it, and only then answers (LAW 1). Batches are carried out in the
+//! gathers them into groups, syncs each, and only then answers (LAW 1). Batches are carried out in the
 //! order of their submission, so a question asked after a change sees that change. Reads have transactions of
-//! their own, none of which outlives one page, and never wait for the writer.
+//! their own, none of which outlives one page; they see all that was answered, and wait for no more than that.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -425,7 +425,7 @@ pub struct Totals {
 /// What a store has counted since it was opened.
 #[derive(Debug, Default)]
 pub struct Counted {
-    /// How long transactions took, from their beginning until they were on the disk.
+    /// How long groups of batches took, from the first one until all were on the disk.
     pub commits: Histogram,
     /// Messages that were accepted.
     pub accepted: Counter,

@@ -128,7 +128,6 @@ pub(super) async fn send_wake(socket: &Arc<dyn AsyncUdpSocket>, to: SocketAddr) 
     let mut writable = socket.clone().create_io_poller();
     loop {
         match socket.try_send(&transmit) {
-            // Also right after binding, before the runtime has looked at the socket for the first time.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poll_fn(|context| writable.as_mut().poll_writable(context)).await?;
             }

@@ -16,6 +16,9 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// Whether one read takes all that is there, if it has room for it; elsewhere it may take one datagram at a time.
+const READS_ALL: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Udp {
@@ -82,13 +85,18 @@ impl AsyncUdpSocket for Udp {
             match self.state.recv(self.readable.get_ref().into(), buffers, metas) {
                 Ok(received) => {
                     // What has come since then makes it readable again: the kernel has told of that anew.
-                    if received < buffers.len() {
+                    if READS_ALL && received < buffers.len() {
                         readable.clear_ready();
                     }
                     return Poll::Ready(Ok(received));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable.clear_ready(),
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    // To quinn it would be the end of all connections. It is that of one read.
+                    tracing::debug!(%error, "datagrams could not be read");
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -208,6 +216,8 @@ mod tests {
     #[tokio::test]
     async fn a_socket_that_was_full_is_written_to_as_soon_as_the_kernel_says_that_there_is_room() {
         let (udp, receiver) = (Udp::new(loopback()).unwrap(), loopback());
+        receiver.set_nonblocking(false).unwrap();
+        receiver.set_read_timeout(Some(10 * SECOND)).unwrap();
         let transmit = Transmit {
             destination: receiver.local_addr().unwrap(),
             ecn: None,

@@ -105,9 +105,19 @@ pub struct Writing<'a> {
 /// What the journal has of a transaction: nobody may read before it is in the tables.
 #[derive(Debug)]
 struct Entered<'a> {
-    _reading: RwLockWriteGuard<'a, ()>,
+    file: &'a StoreFile,
     records: Vec<Record>,
     bytes: usize,
+    _reading: RwLockWriteGuard<'a, ()>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Before anybody can read what lacks it.
+            self.file.condemn("the writer met a bug");
+        }
+    }
 }
 
 impl std::fmt::Debug for Writing<'_> {
@@ -143,9 +153,10 @@ impl Pen<'_, '_> {
             Ok(Outcome::NoRoom) => Ok(false),
             Ok(Outcome::Synced) => {
                 let entered = self.entered.get_or_insert_with(|| Entered {
-                    _reading: file.reading.write().unwrap_or_else(PoisonError::into_inner),
+                    file,
                     records: Vec::new(),
                     bytes: 0,
+                    _reading: file.reading.write().unwrap_or_else(PoisonError::into_inner),
                 });
                 entered.bytes += record.content().len();
                 entered.records.push(mem::take(record));
@@ -191,17 +202,22 @@ impl<'a> Writing<'a> {
     /// cannot be done, the file is opened anew before it is next used, and finds it in the journal.
     pub fn undo(self) {
         let Self { file, transaction, opening, gate: _gate, entered } = self;
-        let undone = transaction.abort().map_err(Fault::from).and_then(|()| {
-            let (Some(Entered { records, _reading, .. }), Some(replay)) = (entered, file.schema.replay) else {
-                return Ok(());
-            };
+        let aborted = transaction.abort().map_err(Fault::from);
+        let (Some(entered), Some(replay)) = (&entered, file.schema.replay) else {
+            aborted.unwrap_or_else(|fault| drop(file.report(opening, fault)));
+            return;
+        };
+        if file.is_broken() || file.fatal.get().is_some() {
+            return;
+        }
+        let redone = aborted.and_then(|()| {
             let current = file.current.read().unwrap_or_else(PoisonError::into_inner);
             let database = current.database.as_ref().ok_or(Fault::Refused(StoreError::Closed))?;
             let transaction = database.begin_write()?;
-            records.iter().try_for_each(|record| replay(&transaction, record.content()))?;
+            entered.records.iter().try_for_each(|record| replay(&transaction, record.content()))?;
             file.commit_entered(transaction)
         });
-        file.judge_entered(opening, undone);
+        file.judge_entered(opening, redone);
     }
 
     /// Commits what the journal has, unless bringing it into the tables failed. Where that cannot be done, the file is
@@ -210,6 +226,9 @@ impl<'a> Writing<'a> {
         let Self { file, transaction, opening, gate: _gate, entered } = self;
         if entered.is_some() {
             file.judge_entered(opening, written.and_then(|()| file.commit_entered(transaction)));
+        } else {
+            // Before the gate opens: who reopens the file has to find it unused.
+            drop(transaction);
         }
     }
 
@@ -219,7 +238,7 @@ impl<'a> Writing<'a> {
     /// # Errors
     /// [`StoreError::Unavailable`] if nothing of the transaction was kept; after `Fatal` either may be true.
     pub fn commit(self) -> Result<(), StoreError> {
-        let Self { file, mut transaction, opening, mut gate, .. } = self;
+        let Self { file, mut transaction, opening, mut gate, entered: _entered } = self;
         let serial = file.serial.load(Ordering::SeqCst) + 1;
         let durability = if file.is_unsafe() { Durability::None } else { Durability::Immediate };
         let committed = transaction

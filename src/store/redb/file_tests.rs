@@ -577,17 +577,17 @@ fn a_commit_is_synced_once_and_twice_where_a_kill_would_mean_a_long_walk() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_on_a_task_takes_its_time_and_does_together_what_has_come_meanwhile() {
+async fn a_writer_on_a_task_takes_its_time_and_does_what_has_come_meanwhile_in_two_groups() {
     let engine = Counter::default();
     let groups = engine.groups.clone();
     let pause = std::time::Duration::from_millis(20);
     let file = open(Backend::Memory).unwrap();
     let writer = Writer::start(file, engine, WriterMode::Task(pause), "test").unwrap();
     let clock = crate::time::SystemClock::shared();
-    let (one, two) = tokio::join!(writer.submit(1), writer.submit(2));
-    assert_eq!((one, two, clock.now().since(Moment::default())), (Ok(1), Ok(1), pause));
+    let all = tokio::join!(writer.submit(1), writer.submit(2), writer.submit(3));
+    assert_eq!((all, clock.now().since(Moment::default())), ((Ok(1), Ok(1), Ok(1)), pause));
     assert_eq!(writer.submit(1).await, Ok(2));
-    assert_eq!(*groups.lock().unwrap(), [vec![1, 2], vec![1]]);
+    assert_eq!(*groups.lock().unwrap(), [vec![1, 2], vec![3], vec![1]]);
     let last = writer.submit(2);
     writer.close().await.unwrap();
     assert_eq!((last.await, writer.submit(1).await), (Ok(2), Err(StoreError::Closed)));

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::engine::{Engine, Weight};
 use crate::store::StoreError;
 
-/// The most one transaction takes: more gives no more throughput, but longer waits for its last request.
+/// The most one group takes: more gives no more throughput, but longer waits for its last request.
 pub(super) const GROUP_OPS: usize = 8192;
 /// The same in bytes; one request always goes.
 const GROUP_BYTES: usize = 8 << 20;

@@ -39,8 +39,9 @@ const TRANSACTION_BYTES: usize = 8 << 20;
 /// After so much quiet what is durable enters the tables. Nobody waits for it then.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// After so much quiet the tables are synced, and nothing depends on the journal any more.
-const QUIET: Duration = Duration::from_secs(1);
+/// After so much quiet the tables are synced, and nothing depends on the journal any more. Where that fails, it is tried
+/// after twice as much each time, up to the second value.
+const QUIET: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Reads at a time. Each holds a thread; more would only queue for the disk.
 const READS: usize = 16;
@@ -54,8 +55,8 @@ pub enum WriterMode {
     /// On the call that submits, with a transaction for each request, and reads on the call that asks: the
     /// same every time, for simulation.
     Inline,
-    /// On a task of the runtime, which gathers requests for so long before each transaction; reads on the call
-    /// that asks. A slow disk, and the same every time, for simulation.
+    /// On a task of the runtime, which gathers requests for so long before each transaction, and does them in two groups;
+    /// reads on the call that asks. A slow disk, and the same every time, for simulation.
     Task(Duration),
 }
 
@@ -285,16 +286,16 @@ impl<E: Engine> Shared<E> {
     /// The writer's thread. While it waits, a transaction is at hand, with its tables open: that takes as long as
     /// what a message changes.
     fn run(self: &Arc<Self>) {
-        let mut busy = false;
+        let (mut busy, mut quiet) = (false, QUIET.0);
         loop {
             let mut next = Next::Requests;
             self.carry_out(Vec::new(), &mut |ahead, group| {
-                next = self.next_group(busy, ahead, group);
+                next = self.next_group(busy, ahead, quiet, group);
                 busy = group.len() >= BUSY_REQUESTS;
             });
             match next {
                 Next::Requests | Next::Settle => {}
-                Next::Checkpoint => self.sync_tables(),
+                Next::Checkpoint => quiet = if self.sync_tables() { QUIET.0 } else { QUIET.1.min(2 * quiet) },
                 Next::End => return self.finish(),
             }
         }
@@ -302,7 +303,7 @@ impl<E: Engine> Shared<E> {
 
     /// Waits for the next group, which is empty if something else is to be done. `ahead` is true if not all that is
     /// durable is in the tables.
-    fn next_group(&self, busy: bool, ahead: bool, group: &mut Vec<Job<E>>) -> Next {
+    fn next_group(&self, busy: bool, ahead: bool, quiet: Duration, group: &mut Vec<Job<E>>) -> Next {
         let queue = lock(&self.queue);
         let idle = queue.is_idle();
         let mut queue = self.wait_a_little(queue, ahead);
@@ -315,7 +316,7 @@ impl<E: Engine> Shared<E> {
             }
             let (patience, next) = match ahead {
                 true => (PAUSE, Next::Settle),
-                false if self.file.is_logged() => (QUIET, Next::Checkpoint),
+                false if self.file.is_logged() => (quiet, Next::Checkpoint),
                 false => {
                     queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
@@ -331,7 +332,10 @@ impl<E: Engine> Shared<E> {
             queue = self.wait_a_little(queue, ahead);
         }
         if busy {
-            queue = self.gather(queue);
+            queue = self.gather(queue, ahead);
+        }
+        if ahead && self.file.is_awaited() {
+            return Next::Settle;
         }
         *group = queue.take_group();
         self.crowded.store(!queue.has_room(), Ordering::Relaxed);
@@ -353,18 +357,22 @@ impl<E: Engine> Shared<E> {
         queue
     }
 
-    fn sync_tables(&self) {
-        if let Err(error) = self.file.checkpoint() {
+    /// False if that failed.
+    fn sync_tables(&self) -> bool {
+        let synced = self.file.checkpoint();
+        if let Err(error) = &synced {
             tracing::warn!(%error, "the store's tables could not be synced; its journal keeps what they lack");
         }
+        synced.is_ok()
     }
 
     /// Lets the next group grow while requests keep coming.
-    fn gather<'a>(&'a self, mut queue: MutexGuard<'a, Queue<E>>) -> MutexGuard<'a, Queue<E>> {
+    fn gather<'a>(&'a self, mut queue: MutexGuard<'a, Queue<E>>, ahead: bool) -> MutexGuard<'a, Queue<E>> {
         let mut seen = 0;
         for _ in 0..LOOKS {
             let (requests, ops) = queue.len();
-            if queue.closing || ops >= GROUP_OPS || requests == seen {
+            let awaited = ahead && self.file.is_awaited();
+            if awaited || queue.closing || ops >= GROUP_OPS || requests == seen {
                 break;
             }
             seen = requests;
@@ -382,12 +390,16 @@ impl<E: Engine> Shared<E> {
                 self.called.notified().await;
             }
             tokio::time::sleep(pause).await;
-            let group = lock(&self.queue).take_group();
+            let mut group = lock(&self.queue).take_group();
             if group.is_empty() {
                 return self.finish();
             }
             self.room.notify_waiters();
-            self.carry_out(group, &mut |_, _| ());
+            let rest = group.split_off(group.len().div_ceil(2));
+            let mut groups = [group, rest].into_iter().filter(|group| !group.is_empty());
+            while let Some(group) = groups.next() {
+                self.carry_out(group, &mut |_, next| *next = groups.next().unwrap_or_default());
+            }
         }
     }
 

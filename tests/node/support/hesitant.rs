@@ -13,7 +13,8 @@ use posthouse::store::{
 };
 use tokio::sync::Notify;
 
-/// How long it hesitates, if no message comes before: far longer than a client needs to connect and send one.
+/// How long it hesitates to say what waits for others, if no message comes before: far longer than a client needs to
+/// connect and send one.
 const HESITATION: Duration = Duration::from_secs(1);
 
 /// What it takes its time about.
@@ -23,7 +24,7 @@ pub(crate) enum Hesitation {
     Links,
     /// To open a session: for ever.
     Sessions,
-    /// To say that what a recipient answered is durable.
+    /// To say that what a recipient answered is durable: until its session is over.
     Answers,
 }
 
@@ -33,11 +34,12 @@ pub(crate) struct Hesitant {
     store: Arc<RedbRelayStore>,
     about: Hesitation,
     message: Arc<Notify>,
+    end: Arc<Notify>,
 }
 
 impl Hesitant {
     pub(crate) fn new(store: Arc<RedbRelayStore>, about: Hesitation) -> Self {
-        Self { store, about, message: Arc::default() }
+        Self { store, about, message: Arc::default(), end: Arc::default() }
     }
 }
 
@@ -61,13 +63,16 @@ impl RelayStore for Hesitant {
         if self.about == Hesitation::Sessions && batch.iter().any(|op| matches!(op, Op::Open { .. })) {
             return Box::pin(std::future::pending());
         }
+        if batch.iter().any(|op| matches!(op, Op::End { .. })) {
+            self.end.notify_one();
+        }
         let hesitates = self.about == Hesitation::Answers && batch.iter().any(|op| matches!(op, Op::Settle { .. }));
-        let reply = self.store.submit(fence, batch);
+        let (end, reply) = (self.end.clone(), self.store.submit(fence, batch));
         if !hesitates {
             return reply;
         }
         Box::pin(async move {
-            tokio::time::sleep(HESITATION).await;
+            end.notified().await;
             reply.await
         })
     }

@@ -68,11 +68,11 @@ pub(super) struct RelayEngine {
     pub(super) failed_until: Option<Moment>,
     pub(super) fences: Fences,
     pub(super) damage: Damage,
-    // What the transaction at work will have changed in memory; an undone one's is overwritten by the next.
+    // What the group at work will have changed in memory; an undone one's is overwritten by the next.
     pub(super) began: BTreeMap<(PeerId, u64), u64>,
     pub(super) ended: Vec<((PeerId, u64), u64)>,
     pub(super) news: Vec<(PeerId, Arc<Stored>)>,
-    /// When the transaction at work began, if it changes anything, and what it will have counted.
+    /// When the group at work began, if it changes anything, and what it will have counted.
     pub(super) begun: Option<Moment>,
     pub(super) counting: Counting,
     pub(super) counted: Arc<Counted>,

@@ -169,7 +169,7 @@ impl RedbRelayStore {
         Ok(Self { writer, watchers, limits, clock, durability, interrupted, counted })
     }
 
-    /// Takes other limits from the next transaction on.
+    /// Takes other limits from the next group of batches on.
     pub fn set_limits(&self, limits: StoreLimits) {
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }

@@ -126,7 +126,11 @@ impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
     /// Takes the rows that were changed, so that they are not written: for a deliberate defect.
     pub(super) fn withhold(&mut self) -> Vec<(K, R)> {
         let changed = mem::take(&mut self.dirty);
-        changed.into_iter().filter_map(|key| Some((key, self.loaded.remove(&key)?.row?))).collect()
+        let withheld = changed.into_iter().filter_map(|key| {
+            self.waiting.remove(&key);
+            Some((key, self.loaded.remove(&key)?.row?))
+        });
+        withheld.collect()
     }
 
     /// Writes down what was changed.

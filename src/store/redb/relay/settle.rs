@@ -34,7 +34,7 @@ impl Damage {
     }
 }
 
-/// What a transaction will have counted.
+/// What a group will have counted.
 #[derive(Debug, Default)]
 pub(super) struct Counting {
     delivered: Lengths,

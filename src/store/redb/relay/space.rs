@@ -130,7 +130,7 @@ pub(super) struct SpaceWatch {
     written: u64,
     room: u64,
     least: u64,
-    /// Of the disk, as it was when the transaction began.
+    /// Of the disk, as it was when the group at work began.
     free: u64,
     told: bool,
 }

@@ -74,10 +74,11 @@ pub(super) struct Work<'t> {
     pub(super) invitations: Rows<'t, [u8; 32], InvitationRow>,
     counters_table: Logged<'t, (), &'static [u8]>,
     pub(super) counters: Counters,
-    counters_read: Counters,
+    /// As they were written down last.
+    counters_noted: Counters,
     /// There is something to commit, even if nothing was changed.
     pub(super) probed: bool,
-    /// Sessions that began in this transaction: the newest epoch of each peer and device.
+    /// Sessions that began in this group of batches: the newest epoch of each peer and device.
     pub(super) fences: BTreeMap<(PeerId, u64), u64>,
     /// Sessions that ended in it, with their epochs.
     pub(super) ended: Vec<((PeerId, u64), u64)>,
@@ -126,7 +127,7 @@ impl<'t> Work<'t> {
             invitations: Rows::new(open!(INVITATIONS)),
             counters_table: Logged::new(counters_table),
             counters,
-            counters_read: counters,
+            counters_noted: counters,
             probed: false,
             fences: BTreeMap::new(),
             ended: Vec::new(),
@@ -143,11 +144,11 @@ impl<'t> Work<'t> {
             ($($rows:ident),*) => { $(self.$rows.flush();)* };
         }
         each_rows!(flush);
-        if self.counters != self.counters_read {
+        if self.counters != self.counters_noted {
             let mut bytes = Vec::new();
             self.counters.encode(&mut bytes);
             self.counters_table.insert((), bytes.as_slice());
-            self.counters_read = self.counters;
+            self.counters_noted = self.counters;
         }
         Ok(())
     }
