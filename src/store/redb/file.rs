@@ -78,6 +78,8 @@ pub struct StoreFile {
     reading: RwLock<()>,
     /// How many wait to read until it is.
     awaiting: AtomicUsize,
+    /// Somebody has begun to read since it last was.
+    was_read: AtomicBool,
     /// The journal holds what no synced commit of redb does.
     logged: AtomicBool,
     /// How long the tables were when redb synced them last.
@@ -272,6 +274,7 @@ impl<'a> Writing<'a> {
 impl StoreFile {
     /// Commits what the journal has.
     fn commit_entered(&self, mut transaction: WriteTransaction) -> Result<(), Fault> {
+        self.was_read.store(false, Ordering::Relaxed);
         transaction.set_durability(Durability::None)?;
         set_serial(&transaction, self.serial.load(Ordering::SeqCst))?;
         Ok(transaction.commit()?)
@@ -308,6 +311,7 @@ impl StoreFile {
             gate: Mutex::new(journal),
             reading: RwLock::default(),
             awaiting: AtomicUsize::new(0),
+            was_read: AtomicBool::new(false),
             new_journal,
             logged: AtomicBool::new(logged),
             synced_length: AtomicU64::new(watch.length()),
@@ -421,8 +425,15 @@ impl StoreFile {
         self.awaiting.load(Ordering::SeqCst) > 0
     }
 
+    /// Whether somebody has begun to read since the tables were last brought up to what is durable: somebody may want to
+    /// once more.
+    pub fn was_read(&self) -> bool {
+        self.was_read.load(Ordering::Relaxed)
+    }
+
     /// Begins to read; where that has to wait, `call` is called, which is to make the wait short.
     fn begin_reading(&self, call: impl FnOnce()) -> RwLockReadGuard<'_, ()> {
+        self.was_read.store(true, Ordering::Relaxed);
         match self.reading.try_read() {
             Ok(reading) => reading,
             Err(TryLockError::Poisoned(reading)) => reading.into_inner(),

@@ -306,6 +306,10 @@ impl<E: Engine> Shared<E> {
     fn next_group(&self, busy: bool, ahead: bool, quiet: Duration, group: &mut Vec<Job<E>>) -> Next {
         let queue = lock(&self.queue);
         let idle = queue.is_idle();
+        if idle && ahead && self.file.was_read() {
+            // Who reads page after page finds them at hand.
+            return Next::Settle;
+        }
         let mut queue = self.wait_a_little(queue, ahead);
         while queue.is_idle() || (ahead && self.file.is_awaited()) {
             if std::mem::take(&mut queue.reopen) {

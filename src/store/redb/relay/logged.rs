@@ -120,9 +120,9 @@ impl<'t, K: Plain, V: Value + 'static> Logged<'t, K, V> {
         Ok(self.table.table())
     }
 
-    /// Brings into the table what was changed.
+    /// Brings into the table what was changed. After an error the transaction is of no use.
     pub(super) fn write(&mut self) -> Result<(), Fault> {
-        while let Some((key, value)) = self.waiting.pop_first() {
+        for (key, value) in std::mem::take(&mut self.waiting) {
             self.table.enter(key, value.as_deref())?;
         }
         Ok(())

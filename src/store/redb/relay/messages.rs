@@ -64,9 +64,9 @@ impl<'t> Messages<'t> {
         Ok(self.table.table())
     }
 
-    /// Brings into the table what is not there.
+    /// Brings into the table what is not there. After an error the transaction is of no use.
     pub(super) fn write(&mut self) -> Result<(), Fault> {
-        while let Some((at, Waiting { row, envelope })) = self.waiting.pop_first() {
+        for (at, Waiting { row, envelope }) in std::mem::take(&mut self.waiting) {
             self.scratch.clear();
             row.encode(&mut self.scratch);
             self.scratch.extend_from_slice(envelope.bytes());

@@ -59,9 +59,9 @@ impl<'t, K: Plain, R: Row> Rows<'t, K, R> {
         Ok(self.table.table())
     }
 
-    /// Brings into the table what was written down.
+    /// Brings into the table what was written down. After an error the transaction is of no use.
     pub(super) fn write(&mut self) -> Result<(), Fault> {
-        while let Some(key) = self.waiting.pop_first() {
+        for key in mem::take(&mut self.waiting) {
             let value = Self::encode(&self.loaded, key, &mut self.scratch);
             self.table.enter(key, value)?;
         }
