@@ -37,6 +37,13 @@ struct Waiting {
     envelope: Envelope,
 }
 
+impl Waiting {
+    fn leaving(&self) -> Leaving {
+        let Self { row, envelope } = self;
+        Leaving { row: *row, header: envelope.header(), bytes: envelope.bytes().len() as u64 }
+    }
+}
+
 /// See the head of this file.
 pub(super) struct Messages<'t> {
     table: LoggedTable<'t, MessageAt, &'static [u8]>,
@@ -83,83 +90,66 @@ impl<'t> Messages<'t> {
         wanted: &Ranges,
         mut leaves: impl FnMut(u64, Result<Leaving, Fault>) -> Result<bool, Fault>,
     ) -> Result<(), Fault> {
-        let Some(lowest) = wanted.first() else { return Ok(()) };
-        let waits_from = self.waiting.range((mailbox, 0)..=(mailbox, u64::MAX)).next().map(|(at, _)| at.1);
-        if waits_from.is_none_or(|first| lowest < first) {
-            self.take_entered(mailbox, wanted, &mut leaves)?;
-        }
-        if waits_from.is_some() {
-            self.take_waiting(mailbox, wanted, &mut leaves)?;
-        }
-        Ok(())
-    }
-
-    fn take_entered(
-        &mut self,
-        mailbox: Number,
-        wanted: &Ranges,
-        leaves: &mut impl FnMut(u64, Result<Leaving, Fault>) -> Result<bool, Fault>,
-    ) -> Result<(), Fault> {
-        let highest = wanted.last().unwrap_or(0);
-        let mut ranges = wanted.iter().peekable();
-        while let Some((low, mut high)) = ranges.next() {
-            // What is there next: ranges about nothing are passed over.
-            let there = self.table.table().range((mailbox, low)..=(mailbox, highest))?.next().transpose()?;
-            let Some(there) = there.map(|(key, _)| key.value().1) else { return Ok(()) };
-            if there > high {
-                while ranges.next_if(|(_, to)| *to < there).is_some() {}
-                continue;
-            }
-            while let Some((_, to)) = ranges.next_if(|(from, _)| from - high <= WALKED) {
-                high = to;
-            }
-            let mut failed = Ok(());
-            self.table.retain_in((mailbox, there)..=(mailbox, high), |(_, seq), content| {
-                if failed.is_err() || !wanted.contains(seq) {
-                    return true;
-                }
-                !leaves(seq, Leaving::read(content)).unwrap_or_else(|fault| {
+        let mut failed = Ok(());
+        let mut leaves = |seq, leaving: &dyn Fn() -> Result<Leaving, Fault>| {
+            failed.is_ok()
+                && wanted.contains(seq)
+                && leaves(seq, leaving()).unwrap_or_else(|fault| {
                     failed = Err(fault);
                     false
                 })
+        };
+        let waits_from = self.waiting.range((mailbox, 0)..=(mailbox, u64::MAX)).next().map(|(at, _)| at.1);
+        if waits_from.is_none_or(|first| wanted.first().is_some_and(|lowest| lowest < first)) {
+            let next = |table: &LoggedTable<'_, MessageAt, &'static [u8]>, low, high| {
+                let next = table.table().range((mailbox, low)..=(mailbox, high))?.next().transpose()?;
+                Ok(next.map(|(at, _)| at.value().1))
+            };
+            each_there(&mut self.table, wanted, next, |table, low, high| {
+                table.retain_in((mailbox, low)..=(mailbox, high), |(_, seq), content| {
+                    !leaves(seq, &|| Leaving::read(content))
+                })
             })?;
-            failed?;
         }
-        Ok(())
+        if waits_from.is_some() {
+            let Self { table, waiting, .. } = self;
+            let next = |waiting: &BTreeMap<MessageAt, Waiting>, low, high| {
+                Ok(waiting.range((mailbox, low)..=(mailbox, high)).next().map(|(at, _)| at.1))
+            };
+            each_there(waiting, wanted, next, |waiting, low, high| {
+                let gone = waiting.extract_if((mailbox, low)..=(mailbox, high), |(_, seq), waiting| {
+                    leaves(*seq, &|| Ok(waiting.leaving()))
+                });
+                gone.for_each(|(at, _)| table.note(at, None));
+                Ok(())
+            })?;
+        }
+        failed
     }
+}
 
-    fn take_waiting(
-        &mut self,
-        mailbox: Number,
-        wanted: &Ranges,
-        leaves: &mut impl FnMut(u64, Result<Leaving, Fault>) -> Result<bool, Fault>,
-    ) -> Result<(), Fault> {
-        let highest = wanted.last().unwrap_or(0);
-        let mut ranges = wanted.iter().peekable();
-        while let Some((low, high)) = ranges.next() {
-            let there = self.waiting.range((mailbox, low)..=(mailbox, highest)).next();
-            let Some(there) = there.map(|(at, _)| at.1) else { return Ok(()) };
-            if there > high {
-                while ranges.next_if(|(_, to)| *to < there).is_some() {}
-                continue;
-            }
-            let mut failed = Ok(());
-            let taken = self.waiting.extract_if((mailbox, there)..=(mailbox, high), |(_, seq), waiting| {
-                let Waiting { row, envelope } = waiting;
-                let leaving = Leaving { row: *row, header: envelope.header(), bytes: envelope.bytes().len() as u64 };
-                failed.is_ok()
-                    && leaves(*seq, Ok(leaving)).unwrap_or_else(|fault| {
-                        failed = Err(fault);
-                        false
-                    })
-            });
-            for (at, _) in taken {
-                self.table.note(at, None);
-            }
-            failed?;
+/// Visits the parts of ranges in which something is there. Where that begins, `next` says: ranges about nothing are passed
+/// over, and those close to each other visited together.
+fn each_there<T>(
+    place: &mut T,
+    wanted: &Ranges,
+    next: impl Fn(&T, u64, u64) -> Result<Option<u64>, Fault>,
+    mut visit: impl FnMut(&mut T, u64, u64) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let highest = wanted.last().unwrap_or(0);
+    let mut ranges = wanted.iter().peekable();
+    while let Some((low, mut high)) = ranges.next() {
+        let Some(there) = next(place, low, highest)? else { return Ok(()) };
+        if there > high {
+            while ranges.next_if(|(_, to)| *to < there).is_some() {}
+            continue;
         }
-        Ok(())
+        while let Some((_, to)) = ranges.next_if(|(from, _)| from - high <= WALKED) {
+            high = to;
+        }
+        visit(place, there, high)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

