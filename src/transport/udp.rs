@@ -1,8 +1,8 @@
 //! A UDP socket of the operating system for quinn, which costs fewer system calls than quinn's own.
 //!
 //! A read that took fewer datagrams than it had room for has found the socket empty: it is not read once more to learn
-//! that. And nobody is told by the kernel that the socket can be written to again, with each datagram that leaves it, before
-//! it was full for the first time. At one message at a time both together are a fifth of all system calls.
+//! that. And before it was full for the first time, the kernel does not tell with each datagram that leaves it that there
+//! is room for another. With few messages at a time that is half of all reads, and a look at the network for each answer.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
