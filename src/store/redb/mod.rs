@@ -17,6 +17,8 @@ mod file_tests;
 #[cfg(test)]
 mod freeze_tests;
 mod journal;
+#[cfg(test)]
+mod look_tests;
 mod open;
 #[cfg(test)]
 mod platter;

@@ -488,7 +488,7 @@ impl<E: Engine> Shared<E> {
                 Ok(Served::Settle(written)) => writing.settle(written),
                 Ok(Served::Commit(answers)) => {
                     writing.commit().map_err(Spoiled::Group)?;
-                    Self::answer(engine, group, answers);
+                    self.answer(engine, group, answers);
                 }
                 Ok(Served::Anew) => continue,
                 Err(spoiled) => {
@@ -546,16 +546,17 @@ impl<E: Engine> Shared<E> {
                 engine.write(&mut work).map_err(|fault| Spoiled::Group(pen.report(fault)))?;
                 return Ok(Served::Commit(answers));
             }
-            Self::answer(engine, group, answers);
-            self.look_beside(engine);
+            self.answer(engine, group, answers);
         }
         Ok(Served::Settle(if pen.entered_bytes().is_some() { engine.write(&mut work) } else { Ok(()) }))
     }
 
-    fn answer(engine: &mut E, group: &mut Vec<Job<E>>, answers: Vec<Result<E::Answer, StoreError>>) {
+    /// Answers a group that is durable.
+    fn answer(self: &Arc<Self>, engine: &mut E, group: &mut Vec<Job<E>>, answers: Vec<Result<E::Answer, StoreError>>) {
         engine.committed();
         for (job, answer) in group.drain(..).zip(answers) {
             job.answer(answer);
         }
+        self.look_beside(engine);
     }
 }

@@ -17,7 +17,7 @@ use crate::store::{Append, Done, Forward, Op, RelayStore};
 use crate::time::Clock;
 
 /// Overwrites the first message, or the first lane's row.
-fn damage(path: &Path, messages: bool) {
+pub(super) fn damage(path: &Path, messages: bool) {
     let database = Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();
     if messages {

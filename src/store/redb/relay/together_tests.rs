@@ -3,14 +3,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use redb::{Database, ReadableTable as _};
-
 use super::super::backend::Backend;
 use super::super::disk::{Disk, Faults, Loss};
 use super::super::writer::WriterMode;
 use super::contract_tests::options;
+use super::damage_tests::damage;
 use super::disk_tests::{Traffic, all_of, begin, now};
-use super::schema::LANES;
 use super::{OpenOptions, RedbRelayStore};
 use crate::store::contract::{TestClock, fence, lane, message, peer};
 use crate::store::{Op, RelayStore, StoreError};
@@ -96,15 +94,7 @@ fn a_request_that_meets_a_damaged_row_costs_nothing_of_those_before_it() {
     append(&store, 1, 1).unwrap();
     append(&store, 2, 1).unwrap();
     now(store.close()).unwrap();
-    let database = Database::open(&path).unwrap();
-    let transaction = database.begin_write().unwrap();
-    {
-        let mut lanes = transaction.open_table(LANES).unwrap();
-        let key = lanes.first().unwrap().unwrap().0.value();
-        lanes.insert(key, &[0xff; 3][..]).unwrap();
-    }
-    transaction.commit().unwrap();
-    drop(database);
+    damage(&path, false);
     let store = open(Backend::File(path));
     for n in 2..=20 {
         append(&store, 2, n).unwrap();
