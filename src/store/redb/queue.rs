@@ -44,6 +44,31 @@ impl<E: Engine> Job<E> {
     }
 }
 
+/// Who has to call the writer. A call is a system call, even where nobody waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heeds {
+    /// It is at work, or was called already, and looks by itself when it is done.
+    Nobody,
+    /// It comes by itself within moments: who has patience need not.
+    Urgent,
+    All,
+}
+
+impl Heeds {
+    /// Whether a push calls the writer, if all that is there may wait for more, or not. The next does not, then.
+    fn calls(&mut self, patient: bool) -> bool {
+        let calls = match self {
+            Self::Nobody => false,
+            Self::Urgent => !patient,
+            Self::All => true,
+        };
+        if calls {
+            *self = Self::Nobody;
+        }
+        calls
+    }
+}
+
 /// See the head of this file.
 pub(super) struct Queue<E: Engine> {
     jobs: VecDeque<Job<E>>,
@@ -51,8 +76,7 @@ pub(super) struct Queue<E: Engine> {
     bytes: usize,
     /// Requests that wait for no others.
     urgent: usize,
-    /// The writer comes by itself within moments: who has patience need not call it.
-    pub(super) looks_soon: bool,
+    pub(super) heeds: Heeds,
     /// A reader met an error: the file is to be opened anew.
     pub(super) reopen: bool,
     /// There will be no more.
@@ -68,7 +92,7 @@ impl<E: Engine> Default for Queue<E> {
             ops: 0,
             bytes: 0,
             urgent: 0,
-            looks_soon: false,
+            heeds: Heeds::All,
             reopen: false,
             closing: false,
             done: false,
@@ -111,8 +135,9 @@ impl<E: Engine> Queue<E> {
     }
 
     /// Whether the writer has to be called for what was pushed.
-    pub(super) const fn calls(&self) -> bool {
-        !(self.looks_soon && self.is_patient())
+    pub(super) fn calls(&mut self) -> bool {
+        let patient = self.is_patient();
+        self.heeds.calls(patient)
     }
 
     /// Takes the next group: none once all is done.
@@ -130,5 +155,18 @@ impl<E: Engine> Queue<E> {
             group.push(job);
         }
         group
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_is_called_once_by_those_it_waits_for_and_while_it_works_by_nobody() {
+        let mut heeds = Heeds::All;
+        assert_eq!([true, false, true].map(|patient| heeds.calls(patient)), [true, false, false]);
+        heeds = Heeds::Urgent;
+        assert_eq!([true, false, false].map(|patient| heeds.calls(patient)), [false, true, false]);
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::engine::{Beside, Changes, Engine};
 use super::fault::Fault;
 use super::file::{StoreFile, Writing};
-use super::queue::{GROUP_OPS, Job, Queue};
+use super::queue::{GROUP_OPS, Heeds, Job, Queue};
 use crate::store::{Reply, StoreError};
 
 /// A group of so many requests shows that many sessions are at work. Then the next one may grow for as long as
@@ -322,10 +322,12 @@ impl<E: Engine> Shared<E> {
                 true => (PAUSE, Next::Settle),
                 false if self.file.is_logged() => (quiet, Next::Checkpoint),
                 false => {
+                    queue.heeds = Heeds::All;
                     queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
             };
+            queue.heeds = Heeds::All;
             let waited = self.filled.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner);
             queue = waited.0;
             if waited.1.timed_out() && queue.is_idle() {
@@ -341,6 +343,7 @@ impl<E: Engine> Shared<E> {
         if ahead && self.file.is_awaited() {
             return Next::Settle;
         }
+        queue.heeds = Heeds::Nobody;
         *group = queue.take_group();
         self.crowded.store(!queue.has_room(), Ordering::Relaxed);
         drop(queue);
@@ -352,12 +355,14 @@ impl<E: Engine> Shared<E> {
     }
 
     /// Waits for something that has no patience.
-    fn wait_a_little<'a>(&self, mut queue: MutexGuard<'a, Queue<E>>, ahead: bool) -> MutexGuard<'a, Queue<E>> {
-        queue.looks_soon = true;
-        let waits = |queue: &mut Queue<E>| queue.is_patient() && !queue.reopen && !(ahead && self.file.is_awaited());
+    fn wait_a_little<'a>(&self, queue: MutexGuard<'a, Queue<E>>, ahead: bool) -> MutexGuard<'a, Queue<E>> {
+        let waits = |queue: &mut Queue<E>| {
+            queue.heeds = Heeds::Urgent;
+            queue.is_patient() && !queue.reopen && !(ahead && self.file.is_awaited())
+        };
         let waited = self.filled.wait_timeout_while(queue, PATIENCE, waits);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-        queue.looks_soon = false;
+        queue.heeds = Heeds::Nobody;
         queue
     }
 
@@ -390,7 +395,7 @@ impl<E: Engine> Shared<E> {
     /// The writer's task.
     async fn run_slowly(self: &Arc<Self>, pause: Duration) {
         loop {
-            while lock(&self.queue).is_idle() {
+            while self.is_idle() {
                 self.called.notified().await;
             }
             tokio::time::sleep(pause).await;
@@ -405,6 +410,13 @@ impl<E: Engine> Shared<E> {
                 self.carry_out(group, &mut |_, next| *next = groups.next().unwrap_or_default());
             }
         }
+    }
+
+    /// Whether there is nothing to do. Then it is called for whatever comes.
+    fn is_idle(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.heeds = Heeds::All;
+        queue.is_idle()
     }
 
     /// The writer has done all that was queued, and there will be no more.
