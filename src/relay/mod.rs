@@ -13,6 +13,7 @@
 
 mod accept;
 mod complaints;
+mod confirm;
 mod ending;
 mod gate;
 mod limits;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::confirm::Confirmation;
 use super::session::{End, Session, message, unexpected};
 use super::settle::{Settling, settle};
 use crate::delivery::{PushWindow, Repeat};
@@ -16,7 +16,7 @@ use crate::protocol::{AckA, CloseCode, Frame, GoawayN, Order, Taken};
 use crate::ranges::Ranges;
 use crate::store::told::Told;
 use crate::store::{Page, Query, Reply, Stored, Watch};
-use crate::time::{Alarm, Moment, millis};
+use crate::time::{Alarm, millis};
 use crate::transport::{FrameReceiver, FrameSender, TransportError};
 
 /// Batches of answers that the store may be busy with; the next are read when one is done.
@@ -24,11 +24,6 @@ const SETTLING: usize = 8;
 
 /// ACK:R taken together to the store.
 const BATCH_FRAMES: usize = 256;
-
-/// How long ACK:A may wait for something that goes the same way: nobody needs it at once, and a datagram of its own costs
-/// both sides as much as a message. Shorter than the 25 ms after which QUIC would acknowledge by itself (RFC 9000,
-/// section 18.2), so that the two go together.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(20);
 
 /// Ranges and refusals in them after which no further frame is taken along.
 const BATCH_ANSWERS: usize = 4096;
@@ -43,7 +38,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         push: Push::Waiting,
         settling: VecDeque::new(),
         repeats: BTreeMap::new(),
-        unanswered: None,
+        confirmation: Confirmation::default(),
     };
     let mut live = session.live.subscribe();
     let (mut drains, mut draining) = (std::pin::pin!(session.node.drains()), false);
@@ -63,7 +58,7 @@ pub(super) async fn run(session: &Session, sender: &FrameSender, receiver: &mut 
         // As those found it: there may be room by now for what they left.
         let writable = !notify.stream.full;
         let clock = &*session.node.clock;
-        let answer_by = notify.unanswered.filter(|_| writable).map(|unanswered| unanswered.until);
+        let answer_by = notify.confirmation.due().filter(|_| writable);
         let timeout = notify.window.next_timeout().into_iter().chain(answer_by).min();
         let hungry = writable && notify.window.room() > 0;
         tokio::select! {
@@ -103,15 +98,7 @@ struct Notify<'a> {
     settling: VecDeque<Settling>,
     /// What is to be sent again, by `seq`, as soon as the stream has room.
     repeats: BTreeMap<u64, Repeat<Arc<Stored>>>,
-    unanswered: Option<Unanswered>,
-}
-
-/// ACK:R that have come.
-#[derive(Clone, Copy)]
-struct Unanswered {
-    /// The last of them; its ACK:A says that those before it have come as well.
-    request: u64,
-    until: Moment,
+    confirmation: Confirmation,
 }
 
 /// What goes to the client.
@@ -207,13 +194,17 @@ impl Notify<'_> {
 
     /// Sends ACK:A if something carries it, or if it has waited for that long enough.
     fn answer(&mut self) -> Result<(), End> {
-        let Some(Unanswered { request, until }) = self.unanswered else { return Ok(()) };
-        if self.stream.carries || (until <= self.session.node.clock.now() && self.stream.has_room()) {
-            self.unanswered = None;
-            self.session.node.meter.ack_a.add(1);
-            self.stream.push(&AckA { request }.into())?;
-        }
-        Ok(())
+        let now = || self.session.node.clock.now();
+        let request = if self.stream.carries {
+            self.confirmation.with_company(now)
+        } else if self.confirmation.due().is_some() && self.stream.has_room() {
+            self.confirmation.by_itself(now)
+        } else {
+            None
+        };
+        let Some(request) = request else { return Ok(()) };
+        self.session.node.meter.ack_a.add(1);
+        Ok(self.stream.push(&AckA { request }.into())?)
     }
 
     fn tell_outcomes(&mut self) -> Result<(), End> {
@@ -329,9 +320,7 @@ impl Notify<'_> {
             }
         }
         let Some(request) = newest else { return Ok(()) };
-        let until =
-            self.unanswered.map_or_else(|| self.session.node.clock.now() + ANSWER_PATIENCE, |other| other.until);
-        self.unanswered = Some(Unanswered { request, until });
+        self.confirmation.ask(request, self.session.node.clock.now());
         self.session.node.meter.ack_r.add(acks);
         let answers = Taken { taken: ranges.into_iter().collect(), refused };
         if !answers.is_empty() {
