@@ -74,6 +74,14 @@ fn pairs_are_measured_from_send_to_outcome() {
 }
 
 #[test]
+fn pairs_are_measured_at_a_steady_rate() {
+    let events = measured(&["--pairs", "4", "--rate", "100", "--messages", "50"]);
+    let result = result(&events);
+    assert_eq!((&result["scenario"], &result["rate"], &result["pairs"]), (&"online".into(), &100.into(), &4.into()));
+    assert_eq!((&result["messages"], &result["messages_per_second"]), (&50.into(), &100.into()));
+}
+
+#[test]
 fn a_mailbox_is_filled_looked_into_and_drained_as_often_as_asked_for() {
     let events = measured(&["--scenario", "offline", "--pairs", "3", "--messages", "200", "--rounds", "2"]);
     assert_eq!((count(&events, "fill"), count(&events, "drain")), (2, 2));
@@ -189,7 +197,8 @@ fn a_wrong_flag_exits_with_2_and_says_what_is_right() {
         (&["--scenario", "idling"][..], "online, offline, expiry"),
         (&["--scenario", "offline", "--window", "3"], "--window is for --scenario online"),
         (&["--rounds", "3"], "--rounds is for --scenario offline and expiry"),
-        (&["--scenario", "federated", "--rate", "3"], "--rate is for --scenario expiry"),
+        (&["--scenario", "federated", "--rate", "3"], "--rate is for --scenario online"),
+        (&["--rate", "3", "--window", "3"], "give --window or --rate"),
         (&["--pairs", "0"], "1..="),
         (&["--messages", "many"], "--messages"),
         (&["--body", "1048577"], "use 0 to 1048576"),

@@ -10,9 +10,18 @@ use serde_json::Value;
 use crate::work::{Figures, Load};
 
 pub fn run(program: &str, load: Load, body_bytes: usize, seconds: Duration) -> anyhow::Result<Figures> {
+    let [pairs, window, body] = [load.pairs, load.window, u32::try_from(body_bytes)?].map(|count| count.to_string());
+    bench(program, seconds, &["--pairs", &pairs, "--window", &window, "--body", &body])
+}
+
+/// So many messages in a second, by all pairs together.
+pub fn run_steadily(program: &str, pairs: u32, rate: u32, seconds: Duration) -> anyhow::Result<Figures> {
+    bench(program, seconds, &["--pairs", &pairs.to_string(), "--rate", &rate.to_string()])
+}
+
+fn bench(program: &str, seconds: Duration, arguments: &[&str]) -> anyhow::Result<Figures> {
     let mut command = Command::new(program);
-    command.args(["bench", "--json", "--pairs", &load.pairs.to_string(), "--window", &load.window.to_string()]);
-    command.args(["--seconds", &seconds.as_secs().to_string(), "--body", &body_bytes.to_string()]);
+    command.args(["bench", "--json", "--seconds", &seconds.as_secs().to_string()]).args(arguments);
     let output = command.output().with_context(|| format!("{program} cannot be started"))?;
     if !output.status.success() {
         bail!("{program} bench: {}", String::from_utf8_lossy(&output.stderr));

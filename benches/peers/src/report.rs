@@ -9,7 +9,7 @@ use plotters::style::text_anchor;
 use crate::System;
 use crate::bodies::{Bodies, SIZES};
 use crate::floor::Floor;
-use crate::scale::{PAIRS, Scale, WINDOWS};
+use crate::scale::{PAIRS, RATE, Scale, WINDOWS};
 use crate::work::{Figures, LOADS, Load};
 
 /// Where the documents have the figures.
@@ -107,18 +107,21 @@ impl Report {
         let mut text = format!(
             "\nCPU time of the server, for each message; and for each echo on a plain quinn stream of as many frames as a pair \
              has on their way, with two connections for each pair:\n\n\
-             | on their way in each pair | | {} pairs | {} pairs | |\n| --- | --- | --- | --- | --- |\n",
+             | | | {} pairs | {} pairs | |\n| --- | --- | --- | --- | --- |\n",
             PAIRS[0], PAIRS[1],
         );
+        let mut line = |load: &str, what: &str, figures: Vec<[f64; 2]>| {
+            let [few, many] =
+                [0, 1].map(|column| median(figures.iter().map(|of| of[column]).collect()).unwrap_or_default());
+            text += &format!("| {load} | {what} | {few:.1} µs | {many:.1} µs | x {:.2} |\n", many / few);
+        };
         for (row, window) in WINDOWS.iter().enumerate() {
-            let ours: Vec<_> = self.scales.iter().map(|scale| scale.posthouse[row]).collect();
-            let plain: Vec<_> = self.scales.iter().map(|scale| scale.plain[row]).collect();
-            for (what, figures) in [("posthouse, a message", ours), ("plain quinn, an echo", plain)] {
-                let [few, many] =
-                    [0, 1].map(|column| median(figures.iter().map(|of| of[column]).collect()).unwrap_or_default());
-                text += &format!("| {window} | {what} | {few:.1} µs | {many:.1} µs | x {:.2} |\n", many / few);
-            }
+            let load = format!("{window} of each pair on the way");
+            line(&load, "posthouse, a message", self.scales.iter().map(|scale| scale.posthouse[row]).collect());
+            line(&load, "plain quinn, an echo", self.scales.iter().map(|scale| scale.plain[row]).collect());
         }
+        let load = format!("{RATE} a second of all together");
+        line(&load, "posthouse, a message", self.scales.iter().map(|scale| scale.steady).collect());
         text
     }
 

@@ -1,5 +1,6 @@
-//! What a message costs the server's processor with few pairs and with many; and beside it, what an echo on a plain quinn
-//! stream does that has as many bytes as a turn of a pair, on as many connections.
+//! What a message costs the server's processor with few pairs and with many: as many messages as it can deliver, and the same
+//! number in a second. Beside the former, what an echo on a plain quinn stream does that has as many bytes as a turn of a
+//! pair, on as many connections.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::work::{BODY_BYTES, Load};
 pub const PAIRS: [u32; 2] = [16, 1000];
 /// Messages of a pair on their way.
 pub const WINDOWS: [u32; 2] = [1, 16];
+/// Messages in a second, by all pairs together: less than half of what a thousand pairs can with one each on its way.
+pub const RATE: u32 = 2000;
 
 /// What goes before the measured time.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -26,18 +29,23 @@ const WARM_UP: Duration = Duration::from_secs(1);
 pub struct Scale {
     /// For each message.
     pub posthouse: [[f64; 2]; 2],
+    /// For each message, [`RATE`] of them in a second.
+    pub steady: [f64; 2],
     /// For each echo of a turn.
     pub plain: [[f64; 2]; 2],
 }
 
 pub async fn run(program: &str, length: Duration) -> anyhow::Result<Scale> {
-    let mut scale = Scale { posthouse: [[0.0; 2]; 2], plain: [[0.0; 2]; 2] };
+    let mut scale = Scale { posthouse: [[0.0; 2]; 2], steady: [0.0; 2], plain: [[0.0; 2]; 2] };
     for (row, window) in WINDOWS.into_iter().enumerate() {
         for (column, pairs) in PAIRS.into_iter().enumerate() {
             let figures = posthouse_itself::run(program, Load { pairs, window }, BODY_BYTES, length)?;
             scale.posthouse[row][column] = figures.server_us;
             scale.plain[row][column] = echoes(2 * pairs, window as usize * FRAME_BYTES, length).await?;
         }
+    }
+    for (column, pairs) in PAIRS.into_iter().enumerate() {
+        scale.steady[column] = posthouse_itself::run_steadily(program, pairs, RATE, length)?.server_us;
     }
     Ok(scale)
 }

@@ -88,7 +88,8 @@ pub(super) struct Args {
     /// online: messages that wait for somebody who is away, put there before [default: 0]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
     stored: Option<u64>,
-    /// expiry, backup, large: small messages delivered in a second, by all pairs together [default: 1000]
+    /// expiry, backup, large: small messages delivered in a second, by all pairs together [default: 1000]; online: the same,
+    /// instead of a window
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// offline: how often the same mailbox is filled and drained [default: 1]; expiry: how often messages expire
@@ -122,6 +123,7 @@ pub(super) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   posthouse bench                                            50 pairs, 16 messages of each on their way
+  posthouse bench --pairs 1000 --rate 2000                   1,000 pairs, 2,000 messages a second of all together
   posthouse bench --scenario offline --messages 1000000      a mailbox with a million messages
   posthouse bench --scenario offline --rounds 3              does its file keep growing?
   posthouse bench --scenario expiry                          delivery while 100,000 messages expire
@@ -223,7 +225,7 @@ impl Args {
             ("--window", self.window.is_some(), &[Online, Federated, Hostile, Large]),
             ("--seconds", self.seconds.is_some(), &[Online, Federated, Hostile, Large]),
             ("--stored", self.stored.is_some(), &[Online]),
-            ("--rate", self.rate.is_some(), &[Expiry, Backup, Large]),
+            ("--rate", self.rate.is_some(), &[Online, Expiry, Backup, Large]),
             ("--rounds", self.rounds.is_some(), &[Offline, Expiry, Federated, Backup, Hostile, Large]),
             ("--sessions", self.sessions.is_some(), &[Idle]),
             ("--attack", self.attack.is_some(), &[Hostile]),
@@ -234,6 +236,11 @@ impl Args {
                 let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name()).collect();
                 bail!("{flag} is for --scenario {}, not for {}", names.join(" and "), self.scenario.name());
             }
+        }
+        if self.scenario == Online && self.window.is_some() && self.rate.is_some() {
+            bail!(
+                "give --window or --rate: a window is how many messages may be on their way, however fast they are sent"
+            );
         }
         Ok(())
     }
@@ -316,7 +323,7 @@ async fn run_scenario(args: &Args, targets: &mut [Target]) -> anyhow::Result<()>
     match args.scenario {
         Scenario::Online => {
             let plan = args.round(50, 16, args.unless_counted(10));
-            unless_ended(targets, online::run(&bench, plan, args.stored.unwrap_or(0))).await
+            unless_ended(targets, online::run(&bench, plan, args.stored.unwrap_or(0), args.rate)).await
         }
         Scenario::Offline => {
             let (senders, rounds) = (args.pairs.unwrap_or(50), args.rounds.unwrap_or(1));

@@ -1,4 +1,5 @@
-//! Scenario `online`: pairs of clients, each with a window of messages on their way, from send to outcome.
+//! Scenario `online`: pairs of clients, each with a window of messages on their way or all together at a steady rate, from
+//! send to outcome.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use super::clients::Pair;
 use super::latency::Latency;
 use super::process::{Process, Used};
 use super::report::{self, count, fields, rate, rate_words};
+use super::steady::{self, Load};
 use super::{Bench, fill};
 use crate::client::Draft;
 use crate::protocol::Outcome;
@@ -45,14 +47,22 @@ pub(super) struct Plan {
     pub(super) body_bytes: usize,
 }
 
-/// Runs the scenario, with so many messages in the store that wait for somebody who is away.
-pub(super) async fn run(bench: &Bench, plan: Plan, stored: u64) -> anyhow::Result<()> {
+/// Runs the scenario, with so many messages in the store that wait for somebody who is away. All pairs together send so
+/// many messages in a second, if that is given, and as many as their windows let them otherwise.
+pub(super) async fn run(bench: &Bench, plan: Plan, stored: u64, steady_rate: Option<u32>) -> anyhow::Result<()> {
     if stored > 0 {
         fill::keep_for_nobody(bench, stored).await?;
     }
-    let pairs = Pair::open(bench, plan.pairs).await?;
     let relay: Vec<Process> = bench.figures.iter().map(|figures| figures.process.clone()).collect();
-    let measured = measure(bench, &relay, &pairs, plan).await?;
+    let measured = match steady_rate {
+        Some(rate) => measure_steadily(bench, &relay, plan, rate).await?,
+        None => {
+            let pairs = Pair::open(bench, plan.pairs).await?;
+            let measured = measure(bench, &relay, &pairs, plan).await?;
+            Pair::close(pairs).await;
+            measured
+        }
+    };
     let (each_second, [relay_us, clients_us]) = (measured.rate(), measured.per_message());
     let Measured { latency, used, .. } = measured;
     let words = format!(
@@ -63,19 +73,33 @@ pub(super) async fn run(bench: &Bench, plan: Plan, stored: u64) -> anyhow::Resul
         latency.words(),
         used.words(latency.count()),
     );
+    let load = steady_rate.map_or(("window", plan.window.into()), |rate| ("rate", rate.into()));
     let all: [(&str, Value); 8] = [
         ("messages", latency.count().into()),
         ("messages_per_second", each_second.into()),
         ("durability", bench.durability.into()),
-        ("pairs", pairs.len().into()),
-        ("window", plan.window.into()),
+        ("pairs", plan.pairs.into()),
+        load,
         ("stored", stored.into()),
         ("relay_cpu_us_per_message", relay_us.into()),
         ("clients_cpu_us_per_message", clients_us.into()),
     ];
-    bench.report.tell("result", fields(all).chain(latency.fields()), &words)?;
-    Pair::close(pairs).await;
-    Ok(())
+    bench.report.tell("result", fields(all).chain(latency.fields()), &words)
+}
+
+/// Measures pairs that send at a steady rate, however long earlier messages take: how long those take that were to be sent
+/// after the warm-up, from when they were to be sent.
+async fn measure_steadily(bench: &Bench, relays: &[Process], plan: Plan, rate: u32) -> anyhow::Result<Measured> {
+    let mut load = Load::start(bench, steady::Plan { pairs: plan.pairs, rate }).await?;
+    let length = plan.messages.map_or(plan.length, |messages| Duration::from_secs(messages) / rate);
+    let begin = bench.clock.now() + WARM_UP;
+    let end = begin + length;
+    sleep_until(&*bench.clock, Some(begin)).await;
+    let used = Used::so_far(relays);
+    let latency = load.between(begin, begin, end).await?.busy;
+    let used = Used::so_far(relays).since(&used);
+    load.end().await;
+    Ok(Measured { latency, took: length, used })
 }
 
 /// What was measured.
