@@ -35,6 +35,7 @@ struct Counts {
     accepted: u64,
     outcomes: [(&'static str, u64); 3],
     commits: Lengths,
+    tables: Lengths,
     delivered: Lengths,
 }
 
@@ -65,6 +66,7 @@ pub(super) async fn metrics(
             ("rejected", counted.rejected.count()),
         ],
         commits: counted.commits.lengths(),
+        tables: counted.tables.lengths(),
         delivered: counted.delivered.lengths(),
     });
     let counts = counts.ok_or_else(|| unavailable(StoreError::Closed))?;
@@ -108,6 +110,11 @@ impl Collector for Snapshot {
             "commit_duration",
             "From the beginning of a transaction of the store until it is on the disk",
             &counts.commits,
+        )?;
+        told.histogram(
+            "tables_duration",
+            "How long it took to bring into the tables what many commits had made durable; requests wait meanwhile",
+            &counts.tables,
         )?;
         told.histogram(
             "delivery_duration",

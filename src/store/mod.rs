@@ -427,6 +427,8 @@ pub struct Totals {
 pub struct Counted {
     /// How long groups of batches took, from the first one until all were on the disk.
     pub commits: Histogram,
+    /// How long it took to bring into the tables what was durable before.
+    pub tables: Histogram,
     /// Messages that were accepted.
     pub accepted: Counter,
     /// How long messages took from their acceptance to the word that they were delivered.

@@ -62,6 +62,8 @@ fn status_and_metrics_say_what_happened() {
     is("posthouse_sessions", 1.0);
     is("posthouse_mailbox_messages", 1.0);
     assert!(value(&metrics, "posthouse_commit_duration_seconds_count").unwrap() > 8.0);
+    // The report behind these figures was read, so the tables had all of it.
+    assert!(value(&metrics, "posthouse_tables_duration_seconds_count").unwrap() > 0.0);
     for name in names(&metrics) {
         let family = ["_total", "_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
         let described = format!("# HELP {} ", family.unwrap_or(&name));

@@ -75,6 +75,9 @@ pub trait Engine: Send + 'static {
     /// The group is durable (or had nothing to commit): publish what it did. Answers follow.
     fn committed(&mut self);
 
+    /// What was durable before has entered the tables, or that failed.
+    fn settled(&mut self) {}
+
     /// The group is undone: so has to be everything the engine itself keeps in memory about it.
     fn aborted(&mut self) {}
 

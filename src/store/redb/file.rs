@@ -104,6 +104,9 @@ pub struct Writing<'a> {
     entered: Option<Entered<'a>>,
 }
 
+/// Why a store takes nothing more after a panic.
+pub(super) const BUG: &str = "the writer met a bug";
+
 /// What the journal has of a transaction: nobody may read before it is in the tables.
 #[derive(Debug)]
 struct Entered<'a> {
@@ -117,7 +120,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Before anybody can read what lacks it.
-            self.file.condemn("the writer met a bug");
+            self.file.condemn(BUG);
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::engine::{Beside, Changes, Engine};
 use super::fault::Fault;
-use super::file::{StoreFile, Writing};
+use super::file::{BUG, StoreFile, Writing};
 use super::queue::{GROUP_OPS, Heeds, Job, Queue};
 use crate::store::{Reply, StoreError};
 
@@ -311,11 +311,11 @@ impl<E: Engine> Shared<E> {
             return Next::Settle;
         }
         let mut queue = self.wait_a_little(queue, ahead);
-        while queue.is_idle() || (ahead && self.file.is_awaited()) {
+        while queue.is_idle() || self.keeps_waiting(ahead) {
             if std::mem::take(&mut queue.reopen) {
                 return Next::Requests;
             }
-            if ahead && self.file.is_awaited() {
+            if self.keeps_waiting(ahead) {
                 return Next::Settle;
             }
             let (patience, next) = match ahead {
@@ -340,7 +340,7 @@ impl<E: Engine> Shared<E> {
         if busy {
             queue = self.gather(queue, ahead);
         }
-        if ahead && self.file.is_awaited() {
+        if self.keeps_waiting(ahead) {
             return Next::Settle;
         }
         queue.heeds = Heeds::Nobody;
@@ -354,11 +354,16 @@ impl<E: Engine> Shared<E> {
         Next::Requests
     }
 
+    /// Whether somebody cannot read since not all that is durable is in the tables.
+    fn keeps_waiting(&self, ahead: bool) -> bool {
+        ahead && self.file.is_awaited()
+    }
+
     /// Waits for something that has no patience.
     fn wait_a_little<'a>(&self, queue: MutexGuard<'a, Queue<E>>, ahead: bool) -> MutexGuard<'a, Queue<E>> {
         let waits = |queue: &mut Queue<E>| {
             queue.heeds = Heeds::Urgent;
-            queue.is_patient() && !queue.reopen && !(ahead && self.file.is_awaited())
+            queue.is_patient() && !queue.reopen && !self.keeps_waiting(ahead)
         };
         let waited = self.filled.wait_timeout_while(queue, PATIENCE, waits);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -380,8 +385,7 @@ impl<E: Engine> Shared<E> {
         let mut seen = 0;
         for _ in 0..LOOKS {
             let (requests, ops) = queue.len();
-            let awaited = ahead && self.file.is_awaited();
-            if awaited || queue.closing || ops >= GROUP_OPS || requests == seen {
+            if self.keeps_waiting(ahead) || queue.closing || ops >= GROUP_OPS || requests == seen {
                 break;
             }
             seen = requests;
@@ -462,11 +466,10 @@ impl<E: Engine> Shared<E> {
     fn answer_all(self: &Arc<Self>, engine: &mut E, mut group: Vec<Job<E>>, wait: &mut Wait<'_, E>) {
         loop {
             let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(engine, &mut group, wait)));
-            let spoiled =
-                match attempt.unwrap_or_else(|_| Err(Spoiled::Group(self.file.condemn("the writer met a bug")))) {
-                    Ok(()) => return,
-                    Err(spoiled) => spoiled,
-                };
+            let spoiled = match attempt.unwrap_or_else(|_| Err(Spoiled::Group(self.file.condemn(BUG)))) {
+                Ok(()) => return,
+                Err(spoiled) => spoiled,
+            };
             engine.aborted();
             match spoiled {
                 // Nobody had asked for anything yet, and for whoever comes it is tried again.
@@ -497,7 +500,10 @@ impl<E: Engine> Shared<E> {
         loop {
             let mut writing = self.file.write().map_err(Spoiled::Group)?;
             match self.serve(engine, &mut writing, group, wait) {
-                Ok(Served::Settle(written)) => writing.settle(written),
+                Ok(Served::Settle(written)) => {
+                    writing.settle(written);
+                    engine.settled();
+                }
                 Ok(Served::Commit(answers)) => {
                     writing.commit().map_err(Spoiled::Group)?;
                     self.answer(engine, group, answers);

@@ -22,7 +22,7 @@ use super::space::SpaceWatch;
 use super::work::Work;
 use crate::delivery::lane::LaneRow;
 use crate::id::{LaneKey, PeerId};
-use crate::measure::Lengths;
+use crate::measure::{Histogram, Lengths};
 use crate::mutant::Mutant;
 use crate::protocol::limit::{TOLD_BYTES, TOLD_RUNS};
 use crate::protocol::{Durability, LaneState};
@@ -74,6 +74,8 @@ pub(super) struct RelayEngine {
     pub(super) news: Vec<(PeerId, Arc<Stored>)>,
     /// When the group at work began, if it changes anything, and what it will have counted.
     pub(super) begun: Option<Moment>,
+    /// When what is durable began to enter the tables, while it does.
+    pub(super) entering: Option<Moment>,
     pub(super) counting: Counting,
     pub(super) counted: Arc<Counted>,
     /// Rows that a deliberate defect withholds from the commit they belong to.
@@ -137,15 +139,18 @@ impl Engine for RelayEngine {
     }
 
     fn write(&mut self, work: &mut Work<'_>) -> Result<(), Fault> {
+        self.entering = Some(self.clock.now());
         work.write()
     }
 
+    fn settled(&mut self) {
+        self.count(self.entering, |counted| &counted.tables);
+        self.entering = None;
+    }
+
     fn committed(&mut self) {
-        if let Some(begun) = self.begun.take() {
-            let mut length = Lengths::default();
-            length.add(self.clock.now().since(begun));
-            self.counted.commits.add(&length);
-        }
+        self.count(self.begun, |counted| &counted.commits);
+        (self.begun, self.entering) = (None, None);
         self.counted.accepted.add(self.news.len() as u64);
         std::mem::take(&mut self.counting).publish(&self.counted);
         for (who, epoch) in std::mem::take(&mut self.began) {
@@ -201,6 +206,14 @@ fn steps(op: &Op) -> usize {
 }
 
 impl RelayEngine {
+    /// Counts the time since then.
+    fn count(&self, since: Option<Moment>, kind: impl Fn(&Counted) -> &Histogram) {
+        let Some(since) = since else { return };
+        let mut length = Lengths::default();
+        length.add(self.clock.now().since(since));
+        kind(&self.counted).add(&length);
+    }
+
     fn op(&mut self, work: &mut Work<'_>, fence: &Fence, op: &Op) -> Result<Done, Fault> {
         match op {
             Op::Open { remote, invitation } => match admit(work, fence.peer, *invitation)? {

@@ -149,6 +149,7 @@ impl RedbRelayStore {
             counted: counted.clone(),
             counting: Counting::default(),
             begun: None,
+            entering: None,
             clock: clock.clone(),
             limits: limits.clone(),
             watchers: watchers.clone(),
