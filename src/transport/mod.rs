@@ -10,14 +10,15 @@
 //!
 //! `tls` decides who may be at the other end, `config` how much memory and time a connection may cost, `socket` where
 //! the datagrams go, and `udp` how, `filter` looks at them before quinn does, `sieve` says which of them a relay leaves unread,
-//! `shutter` has the kernel drop those, `watch` shows frames to people. Only this module names quinn and rustls. It knows
-//! nothing about sessions, messages or stores.
+//! `shutter` has the kernel drop those, `readiness` spares looks at streams that brought nothing, `watch` shows frames to
+//! people. Only this module names quinn and rustls. It knows nothing about sessions, messages or stores.
 
 mod config;
 mod connection;
 mod endpoint;
 mod error;
 mod filter;
+mod readiness;
 mod shutter;
 mod sieve;
 mod socket;

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::error::TransportError;
+use super::readiness::Readiness;
 use super::watch::Ends;
 use crate::protocol::limit::MAX_FRAME_BYTES;
 use crate::protocol::{Frame, PREFIX_BYTES, WireError, decode, encode};
@@ -51,6 +52,7 @@ pub(super) type LargeFrames = Arc<Semaphore>;
 /// The receiving half of a stream.
 pub struct FrameReceiver {
     stream: RecvStream,
+    readiness: Readiness,
     ends: Arc<Ends>,
     /// Never more than one frame that is not whole yet and what one read added to it.
     buffer: BytesMut,
@@ -68,7 +70,8 @@ impl fmt::Debug for FrameReceiver {
 
 impl FrameReceiver {
     pub(super) fn new(stream: RecvStream, ends: Arc<Ends>, large_frames: LargeFrames) -> Self {
-        Self { stream, ends, buffer: BytesMut::new(), large_frames, large: None, ended: false }
+        let (readiness, buffer) = (Readiness::default(), BytesMut::new());
+        Self { stream, readiness, ends, buffer, large_frames, large: None, ended: false }
     }
 
     /// The next frame; `None` once the other side has finished the stream.
@@ -96,10 +99,13 @@ impl FrameReceiver {
 
     /// Takes what has come; false at the end. The pieces lie on the stack: an idle stream has no room for them.
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, TransportError>> {
-        let mut pieces = [const { Bytes::new() }; PIECES];
-        let count = ready!(pin!(self.stream.read_chunks(&mut pieces)).poll(cx))?;
-        pieces.iter().take(count.unwrap_or(0)).for_each(|piece| self.buffer.extend_from_slice(piece));
-        Poll::Ready(Ok(count.is_some()))
+        let Self { stream, readiness, buffer, .. } = self;
+        readiness.poll(cx, |cx| {
+            let mut pieces = [const { Bytes::new() }; PIECES];
+            let count = ready!(pin!(stream.read_chunks(&mut pieces)).poll(cx))?;
+            pieces.iter().take(count.unwrap_or(0)).for_each(|piece| buffer.extend_from_slice(piece));
+            Poll::Ready(Ok(count.is_some()))
+        })
     }
 
     /// A frame that has come already, without waiting for more.
