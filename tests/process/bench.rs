@@ -82,6 +82,15 @@ fn pairs_are_measured_at_a_steady_rate() {
 }
 
 #[test]
+fn a_rate_that_cannot_be_kept_up_is_no_result() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = bench(temporary.path(), &["--pairs", "4", "--rate", "40000", "--seconds", "1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("ask for fewer with --rate"), "{}", stderr(&output));
+    assert_nothing_left(temporary.path());
+}
+
+#[test]
 fn a_mailbox_is_filled_looked_into_and_drained_as_often_as_asked_for() {
     let events = measured(&["--scenario", "offline", "--pairs", "3", "--messages", "200", "--rounds", "2"]);
     assert_eq!((count(&events, "fill"), count(&events, "drain")), (2, 2));

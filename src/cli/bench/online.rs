@@ -23,6 +23,10 @@ use crate::time::{Moment, SharedClock, sleep_until};
 /// What goes before the measured time, so that connections, caches and windows are as they stay.
 const WARM_UP: Duration = Duration::from_secs(2);
 
+/// How late the last message may be delivered at a steady rate. Later, those before it were not delivered as fast as they
+/// were sent.
+const LAG: Duration = Duration::from_secs(1);
+
 /// When to measure.
 #[derive(Clone)]
 struct Span {
@@ -96,9 +100,18 @@ async fn measure_steadily(bench: &Bench, relays: &[Process], plan: Plan, rate: u
     let end = begin + length;
     sleep_until(&*bench.clock, Some(begin)).await;
     let used = Used::so_far(relays);
-    let latency = load.between(begin, begin, end).await?.busy;
+    // Before the latencies are asked for: each pair goes on with its next message, which may be long after the end.
+    sleep_until(&*bench.clock, Some(end)).await;
     let used = Used::so_far(relays).since(&used);
+    let latency = load.between(begin, begin, end).await?.busy;
+    let last = load.last;
     load.end().await;
+    if latency.count() == 0 {
+        bail!("no message was due in time: measure for longer");
+    }
+    if last.since(end) > LAG {
+        bail!("{rate} messages a second are more than relay and clients can deliver here: ask for fewer with --rate");
+    }
     Ok(Measured { latency, took: length, used })
 }
 

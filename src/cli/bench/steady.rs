@@ -32,6 +32,8 @@ type Underway = (Moment, JoinHandle<anyhow::Result<Duration>>);
 pub(super) struct Load {
     pairs: Vec<mpsc::UnboundedReceiver<Underway>>,
     sending: JoinSet<()>,
+    /// When the last of the messages was delivered whose latencies were told.
+    pub(super) last: Moment,
 }
 
 impl Load {
@@ -47,7 +49,7 @@ impl Load {
             sending.spawn_on(steadily, &thread);
             underway.push(sent);
         }
-        Ok(Self { pairs: underway, sending })
+        Ok(Self { pairs: underway, sending, last: bench.clock.now() })
     }
 
     /// Ends the sessions of all pairs.
@@ -82,6 +84,7 @@ impl Load {
                     break;
                 }
                 let took = underway.await??;
+                self.last = self.last.max(sent + took);
                 if sent >= begin {
                     busy.record(took);
                 } else if sent >= calm {
