@@ -150,6 +150,7 @@ mod tests {
         kept.take().unwrap().wake();
         assert_eq!((first_woken(), last_woken()), (0, 1));
     }
+
     #[derive(Default)]
     struct Source {
         items: usize,

@@ -318,16 +318,15 @@ impl<E: Engine> Shared<E> {
             if self.keeps_waiting(ahead) {
                 return Next::Settle;
             }
+            queue.heeds = Heeds::All;
             let (patience, next) = match ahead {
                 true => (PAUSE, Next::Settle),
                 false if self.file.is_logged() => (quiet, Next::Checkpoint),
                 false => {
-                    queue.heeds = Heeds::All;
                     queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
             };
-            queue.heeds = Heeds::All;
             let waited = self.filled.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner);
             queue = waited.0;
             if waited.1.timed_out() && queue.is_idle() {
@@ -399,7 +398,7 @@ impl<E: Engine> Shared<E> {
     /// The writer's task.
     async fn run_slowly(self: &Arc<Self>, pause: Duration) {
         loop {
-            while self.is_idle() {
+            while self.falls_idle() {
                 self.called.notified().await;
             }
             tokio::time::sleep(pause).await;
@@ -417,7 +416,7 @@ impl<E: Engine> Shared<E> {
     }
 
     /// Whether there is nothing to do. Then it is called for whatever comes.
-    fn is_idle(&self) -> bool {
+    fn falls_idle(&self) -> bool {
         let mut queue = lock(&self.queue);
         queue.heeds = Heeds::All;
         queue.is_idle()
